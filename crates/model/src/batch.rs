@@ -1,0 +1,466 @@
+//! A batch: what one request brought, or what a query gives back.
+//!
+//! Everything lies in flat tables, so a batch of a thousand spans is a dozen
+//! allocations. Owners hold ranges; an edit that does not fit in place moves
+//! the owner's range to the end of the table (the hole stays until the batch
+//! is dropped, which is soon).
+
+use crate::{Arena, Attr, Event, Intake, Link, Range32, Span, Text, TraceId, Value};
+
+/// [`Chunk::priority`] when the tracer said nothing (the Agent's `PriorityNone`).
+pub const PRIORITY_NONE: i32 = -128;
+
+/// [`Span::scope`] of a span without instrumentation scope.
+pub const NO_SCOPE: u32 = u32::MAX;
+
+/// What sent the spans: a process, a container, an OTLP resource.
+#[derive(Clone, Copy, PartialEq, Debug, Default)]
+pub struct Resource {
+    /// Container of the process, resolved by the receiver.
+    pub container_id: Text,
+    /// Tracer language (`python`).
+    pub language_name: Text,
+    /// Version of the language runtime.
+    pub language_version: Text,
+    /// Version of the tracing library.
+    pub tracer_version: Text,
+    /// Id of the running process instance.
+    pub runtime_id: Text,
+    /// Environment.
+    pub env: Text,
+    /// Host name.
+    pub hostname: Text,
+    /// Version of the application.
+    pub app_version: Text,
+    /// OTLP resource attributes, Jaeger process tags, Datadog payload tags.
+    pub attrs: Range32,
+    /// OTLP schema URL.
+    pub schema_url: Text,
+    /// Attributes that the client says it dropped.
+    pub dropped: u32,
+}
+
+/// OTLP instrumentation scope.
+#[derive(Clone, Copy, PartialEq, Debug, Default)]
+pub struct Scope {
+    /// Name of the library.
+    pub name: Text,
+    /// Its version.
+    pub version: Text,
+    /// Its attributes.
+    pub attrs: Range32,
+    /// OTLP schema URL of the scope's spans.
+    pub schema_url: Text,
+    /// Attributes that the client says it dropped.
+    pub dropped: u32,
+}
+
+/// What becomes of a chunk before any sampling. Reasons are the labels of the
+/// ledger and of the Agent's counters (`trace_id_zero`, `foreign_span` …).
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum Fate {
+    /// Goes on.
+    #[default]
+    Kept,
+    /// A rule of the user removed it (ignored resource, tag filter, policy).
+    Filtered(&'static str),
+    /// It is not a valid trace.
+    Rejected(&'static str),
+}
+
+/// What the samplers said about a chunk. It governs what leaves for Datadog,
+/// not what the embedded store keeps.
+#[derive(Clone, Copy, PartialEq, Debug, Default)]
+pub struct Sampled {
+    /// Whether the whole chunk leaves.
+    pub keep: bool,
+    /// Name of the sampler or rule that decided; empty: nobody was asked.
+    pub by: &'static str,
+    /// Rate at which it decided; 0 when not rate-based.
+    pub rate: f64,
+}
+
+/// Spans of one trace that arrived together, from one resource.
+#[derive(Clone, Copy, PartialEq, Debug)]
+pub struct Chunk {
+    /// Position in [`Batch::resources`].
+    pub resource: u32,
+    /// Positions in [`Batch::spans`].
+    pub spans: Range32,
+    /// Trace of all its spans.
+    pub trace_id: TraceId,
+    /// Sampling priority, [`PRIORITY_NONE`] if none was sent.
+    pub priority: i32,
+    /// Datadog origin (`synthetics`, `lambda`).
+    pub origin: Text,
+    /// Chunk attributes (Datadog v0.7 chunk tags, v1.0 chunk attributes).
+    pub attrs: Range32,
+    /// The tracer marked the trace as dropped.
+    pub dropped: bool,
+    /// Datadog sampling mechanism (`_dd.p.dm` without its minus), v1.0 only.
+    pub sampling_mechanism: u32,
+    /// What becomes of it.
+    pub fate: Fate,
+    /// What the samplers said.
+    pub sampled: Sampled,
+}
+
+impl Default for Chunk {
+    fn default() -> Self {
+        Self {
+            resource: 0,
+            spans: Range32::default(),
+            trace_id: TraceId::default(),
+            priority: PRIORITY_NONE,
+            origin: Text::EMPTY,
+            attrs: Range32::default(),
+            dropped: false,
+            sampling_mechanism: 0,
+            fate: Fate::Kept,
+            sampled: Sampled::default(),
+        }
+    }
+}
+
+/// Spans on their way through the rooms. Invariants: every span lies in
+/// exactly one chunk; the spans of a chunk are contiguous and share the
+/// chunk's trace id (decoders that meet mixed ids leave the chunk to the
+/// normaliser, which rejects it as `foreign_span`).
+#[derive(Clone, Debug, Default)]
+pub struct Batch {
+    /// Bytes of all texts.
+    pub arena: Arena,
+    /// The request.
+    pub intake: Intake,
+    /// Senders; Datadog requests have one.
+    pub resources: Vec<Resource>,
+    /// Instrumentation scopes.
+    pub scopes: Vec<Scope>,
+    /// Pieces of traces.
+    pub chunks: Vec<Chunk>,
+    /// All spans.
+    pub spans: Vec<Span>,
+    /// All attributes.
+    pub attrs: Vec<Attr>,
+    /// Elements of list values.
+    pub values: Vec<Value>,
+    /// All links.
+    pub links: Vec<Link>,
+    /// All events.
+    pub events: Vec<Event>,
+}
+
+impl Batch {
+    /// An empty batch over a body.
+    pub fn new(arena: Arena, intake: Intake) -> Self {
+        Self { arena, intake, ..Self::default() }
+    }
+
+    /// Approximate bytes held, for admission.
+    pub fn size(&self) -> usize {
+        self.arena.size()
+            + self.spans.capacity() * size_of::<Span>()
+            + self.attrs.capacity() * size_of::<Attr>()
+            + self.values.capacity() * size_of::<Value>()
+            + self.chunks.capacity() * size_of::<Chunk>()
+            + self.links.capacity() * size_of::<Link>()
+            + self.events.capacity() * size_of::<Event>()
+    }
+
+    /// A text of this batch.
+    #[inline]
+    pub fn str(&self, text: Text) -> &str {
+        self.arena.str(text)
+    }
+
+    /// The attributes of an owner.
+    #[inline]
+    pub fn attrs(&self, range: Range32) -> &[Attr] {
+        self.attrs.get(range.usize()).unwrap_or_default()
+    }
+
+    /// The elements of a list value.
+    #[inline]
+    pub fn list(&self, range: Range32) -> &[Value] {
+        self.values.get(range.usize()).unwrap_or_default()
+    }
+
+    /// The spans of a chunk.
+    #[inline]
+    pub fn chunk_spans(&self, chunk: &Chunk) -> &[Span] {
+        self.spans.get(chunk.spans.usize()).unwrap_or_default()
+    }
+
+    /// The links of a span.
+    pub fn span_links(&self, span: &Span) -> &[Link] {
+        self.links.get(span.links.usize()).unwrap_or_default()
+    }
+
+    /// The events of a span.
+    pub fn span_events(&self, span: &Span) -> &[Event] {
+        self.events.get(span.events.usize()).unwrap_or_default()
+    }
+
+    /// First value under a key, of any type.
+    pub fn get(&self, range: Range32, key: &str) -> Option<Value> {
+        self.find(range, key, |_| true).map(|i| self.attrs[i].value)
+    }
+
+    /// Text under a key (Datadog `meta`).
+    pub fn get_str(&self, range: Range32, key: &str) -> Option<&str> {
+        self.get_text(range, key).map(|t| self.arena.str(t))
+    }
+
+    /// Text under a key (Datadog `meta`), as a handle.
+    pub fn get_text(&self, range: Range32, key: &str) -> Option<Text> {
+        let i = self.find(range, key, |v| matches!(v, Value::Str(_)))?;
+        self.attrs[i].value.as_text()
+    }
+
+    /// Number under a key (Datadog `metrics`).
+    pub fn get_f64(&self, range: Range32, key: &str) -> Option<f64> {
+        let i = self.find(range, key, |v| matches!(v, Value::Double(_) | Value::Int(_)))?;
+        self.attrs[i].value.as_f64()
+    }
+
+    fn find(&self, range: Range32, key: &str, kind: impl Fn(&Value) -> bool) -> Option<usize> {
+        let key = key.as_bytes();
+        let attrs = self.attrs(range);
+        attrs
+            .iter()
+            .position(|a| a.key.len() == key.len() && kind(&a.value) && self.arena.bytes(a.key) == key)
+            .map(|i| range.start as usize + i)
+    }
+
+    /// Sets a text attribute of a span, replacing a text under the same key.
+    pub fn set_str(&mut self, span: usize, key: &'static str, value: &str) {
+        let value = Value::Str(self.arena.push(value));
+        self.set_attr(span, key, value, |v| matches!(v, Value::Str(_)));
+    }
+
+    /// Sets a number attribute of a span (Datadog `metrics`), replacing a
+    /// number under the same key.
+    pub fn set_f64(&mut self, span: usize, key: &'static str, value: f64) {
+        self.set_attr(span, key, Value::Double(value), |v| matches!(v, Value::Double(_) | Value::Int(_)));
+    }
+
+    fn set_attr(&mut self, span: usize, key: &'static str, value: Value, same: impl Fn(&Value) -> bool) {
+        let Some(range) = self.spans.get(span).map(|s| s.attrs) else { return };
+        if let Some(i) = self.find(range, key, same) {
+            self.attrs[i].value = value;
+            return;
+        }
+        let key = self.arena.push_static(key);
+        let range = push_to_range(&mut self.attrs, range, Attr { key, value });
+        self.spans[span].attrs = range;
+    }
+
+    /// Appends an attribute to a span without looking for the key.
+    pub fn add_attr(&mut self, span: usize, attr: Attr) {
+        let Some(range) = self.spans.get(span).map(|s| s.attrs) else { return };
+        self.spans[span].attrs = push_to_range(&mut self.attrs, range, attr);
+    }
+
+    /// Appends an attribute to a range that its owner keeps (a chunk's or a
+    /// resource's): returns the new range.
+    pub fn extend_range(&mut self, range: Range32, attr: Attr) -> Range32 {
+        push_to_range(&mut self.attrs, range, attr)
+    }
+
+    /// Removes the attributes of a span for which `gone` holds; the order of
+    /// the others stays.
+    pub fn remove_attrs(&mut self, span: usize, mut gone: impl FnMut(&Arena, &Attr) -> bool) {
+        let Some(range) = self.spans.get(span).map(|s| s.attrs) else { return };
+        let mut kept = range.start as usize;
+        for i in range.usize() {
+            let attr = self.attrs[i];
+            if !gone(&self.arena, &attr) {
+                self.attrs[kept] = attr;
+                kept += 1;
+            }
+        }
+        self.spans[span].attrs = Range32::new(range.start as usize, kept);
+    }
+
+    /// Groups the spans from position `first` on by trace id, in order of
+    /// first appearance, and adds one chunk for each. For formats whose
+    /// requests mix traces (OTLP, Zipkin, Jaeger).
+    pub fn chunk_by_trace(&mut self, first: usize, resource: u32) {
+        let tail = self.spans.get_mut(first..).unwrap_or_default();
+        let Some(head) = tail.first() else { return };
+        if tail.iter().any(|s| s.trace_id != head.trace_id) {
+            let mut order = std::collections::HashMap::new();
+            for span in tail.iter() {
+                let next = order.len();
+                order.entry(span.trace_id).or_insert(next);
+            }
+            tail.sort_by_key(|s| order[&s.trace_id]);
+        }
+        let mut start = first;
+        while start < self.spans.len() {
+            let trace_id = self.spans[start].trace_id;
+            let end = self.spans[start..]
+                .iter()
+                .position(|s| s.trace_id != trace_id)
+                .map_or(self.spans.len(), |n| start + n);
+            self.chunks.push(Chunk {
+                resource,
+                spans: Range32::new(start, end),
+                trace_id,
+                ..Chunk::default()
+            });
+            start = end;
+        }
+    }
+
+    /// Copies an attribute value of another batch into this one.
+    pub fn import_value(&mut self, from: &Self, value: Value) -> Value {
+        match value {
+            Value::Str(t) => Value::Str(self.import_text(from, t)),
+            Value::Bytes(t) => Value::Bytes(self.import_text(from, t)),
+            Value::List(r) => {
+                let items: Vec<Value> = from.list(r).iter().map(|v| self.import_value(from, *v)).collect();
+                let start = self.values.len();
+                self.values.extend(items);
+                Value::List(Range32::new(start, self.values.len()))
+            }
+            Value::Map(r) => Value::Map(self.import_attrs(from, r)),
+            plain => plain,
+        }
+    }
+
+    /// Copies attributes of another batch into this one.
+    pub fn import_attrs(&mut self, from: &Self, range: Range32) -> Range32 {
+        let items: Vec<Attr> = from
+            .attrs(range)
+            .iter()
+            .map(|a| Attr { key: self.import_text(from, a.key), value: self.import_value(from, a.value) })
+            .collect();
+        let start = self.attrs.len();
+        self.attrs.extend(items);
+        Range32::new(start, self.attrs.len())
+    }
+
+    /// Copies a text of another batch into this one.
+    pub fn import_text(&mut self, from: &Self, text: Text) -> Text {
+        self.arena.push_bytes(from.arena.bytes(text))
+    }
+
+    /// Copies a span with all it owns from another batch. Its scope becomes
+    /// `scope`, a position in this batch.
+    pub fn import_span(&mut self, from: &Self, span: &Span, scope: u32) {
+        let mut copy = *span;
+        for (to, text) in [
+            (&mut copy.service, span.service),
+            (&mut copy.name, span.name),
+            (&mut copy.resource, span.resource),
+            (&mut copy.span_type, span.span_type),
+            (&mut copy.trace_state, span.trace_state),
+            (&mut copy.status_message, span.status_message),
+        ] {
+            *to = self.arena.push_bytes(from.arena.bytes(text));
+        }
+        copy.scope = scope;
+        copy.attrs = self.import_attrs(from, span.attrs);
+        let links: Vec<Link> = from
+            .span_links(span)
+            .iter()
+            .map(|l| Link {
+                trace_state: self.import_text(from, l.trace_state),
+                attrs: self.import_attrs(from, l.attrs),
+                ..*l
+            })
+            .collect();
+        let start = self.links.len();
+        self.links.extend(links);
+        copy.links = Range32::new(start, self.links.len());
+        let events: Vec<Event> = from
+            .span_events(span)
+            .iter()
+            .map(|e| Event {
+                name: self.import_text(from, e.name),
+                attrs: self.import_attrs(from, e.attrs),
+                ..*e
+            })
+            .collect();
+        let start = self.events.len();
+        self.events.extend(events);
+        copy.events = Range32::new(start, self.events.len());
+        self.spans.push(copy);
+    }
+}
+
+/// Appends to a range of a flat table, moving the range to the end first
+/// unless it is there already.
+fn push_to_range(table: &mut Vec<Attr>, range: Range32, attr: Attr) -> Range32 {
+    let mut start = range.start as usize;
+    if range.is_empty() {
+        start = table.len();
+    } else if range.end as usize != table.len() {
+        start = table.len();
+        table.extend_from_within(range.usize());
+    }
+    table.push(attr);
+    Range32::new(start, table.len())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{SpanId, keys};
+
+    fn two_spans() -> Batch {
+        let mut b = Batch::default();
+        for id in 1..=2u64 {
+            let key = b.arena.push("k");
+            let value = Value::Str(b.arena.push("v"));
+            let start = b.attrs.len();
+            b.attrs.push(Attr { key, value });
+            b.spans.push(Span {
+                span_id: SpanId(id),
+                trace_id: TraceId(u128::from(id)),
+                attrs: Range32::new(start, start + 1),
+                ..Span::default()
+            });
+        }
+        b
+    }
+
+    #[test]
+    fn setting_adds_once_and_replaces_by_type() {
+        let mut b = two_spans();
+        b.set_f64(0, keys::TOP_LEVEL, 1.0);
+        b.set_f64(0, keys::TOP_LEVEL, 2.0);
+        b.set_str(0, keys::TOP_LEVEL, "text");
+        let attrs = b.spans[0].attrs;
+        assert_eq!(attrs.len(), 3);
+        assert_eq!(b.get_f64(attrs, keys::TOP_LEVEL), Some(2.0));
+        assert_eq!(b.get_str(attrs, keys::TOP_LEVEL), Some("text"));
+        assert_eq!(b.get_str(b.spans[1].attrs, "k"), Some("v"));
+        b.remove_attrs(0, |arena, a| arena.str(a.key) == "k");
+        assert_eq!(b.spans[0].attrs.len(), 2);
+    }
+
+    #[test]
+    fn mixed_traces_become_chunks_in_order_of_appearance() {
+        let mut b = Batch::default();
+        for (id, trace) in [(1, 9), (2, 3), (3, 9), (4, 3)] {
+            b.spans.push(Span { span_id: SpanId(id), trace_id: TraceId(trace), ..Span::default() });
+        }
+        b.chunk_by_trace(0, 0);
+        let ids: Vec<u64> = b.spans.iter().map(|s| s.span_id.0).collect();
+        assert_eq!(ids, [1, 3, 2, 4]);
+        assert_eq!(b.chunks.len(), 2);
+        assert_eq!(b.chunks[1].trace_id, TraceId(3));
+    }
+
+    #[test]
+    fn an_imported_span_owns_copies() {
+        let from = two_spans();
+        let mut to = Batch::default();
+        to.arena.push("something before");
+        to.import_span(&from, &from.spans[1], NO_SCOPE);
+        drop(from);
+        assert_eq!(to.get_str(to.spans[0].attrs, "k"), Some("v"));
+    }
+}

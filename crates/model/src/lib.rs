@@ -1,0 +1,37 @@
+//! The nouns of Spanloom. No I/O, no runtime, no clock: every other room
+//! depends on this one, so it stays small and changes slowly.
+//!
+//! | file | holds |
+//! |---|---|
+//! | `id.rs` | [`TraceId`] (128 bit), [`SpanId`], parsing and printing |
+//! | `text.rs` | [`Text`] and [`Arena`]: text as a slice of the received body |
+//! | `attr.rs` | [`Attr`], [`Value`], [`Range32`]: typed attributes in one flat table |
+//! | `span.rs` | [`Span`], [`SpanKind`], [`Status`], [`Link`], [`Event`], span flags |
+//! | `batch.rs` | [`Batch`]: chunks of spans with their resources; all editing goes through it |
+//! | `intake.rs` | [`Intake`]: protocol, transport and client flags of the request a batch came in |
+//! | `keys.rs` | well-known attribute keys |
+//! | `predicate.rs` | [`Expr`]: conditions on one span, and their evaluation |
+//! | `storage.rs` | [`SpanWriter`], [`SpanReader`], [`Search`]: the seam to any store |
+#![forbid(unsafe_code)]
+
+mod attr;
+mod batch;
+mod id;
+mod intake;
+pub mod keys;
+mod predicate;
+mod span;
+mod storage;
+mod text;
+
+pub use attr::{Attr, Range32, Value};
+pub use batch::{Batch, Chunk, Fate, NO_SCOPE, PRIORITY_NONE, Resource, Sampled, Scope};
+pub use id::{IdError, SpanId, TraceId};
+pub use intake::{ClientFlags, Intake, Protocol, Transport};
+pub use predicate::{AttrScope, Cond, Expr, Literal, Op};
+pub use span::{Event, Link, Span, SpanKind, Status, flags};
+pub use storage::{
+    AckFn, AttrKey, Cursor, Dependency, Operation, Search, ServiceCount, SpanReader, SpanWriter, StoreError,
+    TimeRange, TraceSummary, WindowOn,
+};
+pub use text::{Arena, Text};
