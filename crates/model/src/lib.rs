@@ -11,6 +11,7 @@
 //! | `intake.rs` | [`Intake`]: protocol, transport and client flags of the request a batch came in |
 //! | `keys.rs` | well-known attribute keys |
 //! | `predicate.rs` | [`Expr`]: conditions on one span, and their evaluation |
+//! | `stats.rs` | [`stats`]: statistics as tracers send them and as they leave |
 //! | `storage.rs` | [`SpanWriter`], [`SpanReader`], [`Search`]: the seam to any store |
 #![forbid(unsafe_code)]
 
@@ -21,6 +22,7 @@ mod intake;
 pub mod keys;
 mod predicate;
 mod span;
+pub mod stats;
 mod storage;
 mod text;
 
