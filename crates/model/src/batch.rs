@@ -68,16 +68,33 @@ pub enum Fate {
     Rejected(&'static str),
 }
 
+/// How much of a chunk leaves for Datadog.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum Leaves {
+    /// All spans (also of a dropped chunk in error-tracking mode, which
+    /// travels with its mark).
+    #[default]
+    Whole,
+    /// Only spans with [`crate::flags::LEAVES`]: singly sampled spans, events.
+    Marked,
+    /// Nothing.
+    Nothing,
+}
+
 /// What the samplers said about a chunk. It governs what leaves for Datadog,
 /// not what the embedded store keeps.
 #[derive(Clone, Copy, PartialEq, Debug, Default)]
 pub struct Sampled {
-    /// Whether the whole chunk leaves.
+    /// Whether the whole chunk was kept.
     pub keep: bool,
+    /// What leaves; differs from `keep` for single spans and events.
+    pub leaves: Leaves,
     /// Name of the sampler or rule that decided; empty: nobody was asked.
     pub by: &'static str,
     /// Rate at which it decided; 0 when not rate-based.
     pub rate: f64,
+    /// Time of the decision, nanoseconds since the Unix epoch.
+    pub at: i64,
 }
 
 /// Spans of one trace that arrived together, from one resource.
@@ -189,6 +206,25 @@ impl Batch {
     #[inline]
     pub fn chunk_spans(&self, chunk: &Chunk) -> &[Span] {
         self.spans.get(chunk.spans.usize()).unwrap_or_default()
+    }
+
+    /// Position in [`Batch::spans`] of the root of a chunk; none for an empty
+    /// chunk. The last span without parent; else the last span whose parent is
+    /// not in the chunk; else (a cycle) the last span
+    /// (`datadog-agent:pkg/trace/traceutil/trace.go`, which leaves open which
+    /// of several candidates it is).
+    pub fn chunk_root(&self, chunk: &Chunk) -> Option<usize> {
+        let spans = self.chunk_spans(chunk);
+        let last = spans.len().checked_sub(1)?;
+        let at = spans.iter().rposition(|s| s.parent_id.is_zero()).or_else(|| {
+            // Looking a few ids up in a slice is faster than hashing them.
+            if spans.len() <= 16 {
+                return spans.iter().rposition(|s| !spans.iter().any(|p| p.span_id == s.parent_id));
+            }
+            let ids: std::collections::HashSet<_> = spans.iter().map(|s| s.span_id).collect();
+            spans.iter().rposition(|s| !ids.contains(&s.parent_id))
+        });
+        Some(chunk.spans.start as usize + at.unwrap_or(last))
     }
 
     /// The links of a span.
@@ -439,6 +475,30 @@ mod tests {
         assert_eq!(b.get_str(b.spans[1].attrs, "k"), Some("v"));
         b.remove_attrs(0, |arena, a| arena.str(a.key) == "k");
         assert_eq!(b.spans[0].attrs.len(), 2);
+    }
+
+    #[test]
+    fn the_root_is_found_with_and_without_a_parentless_span() {
+        for (tree, root) in [
+            (&[(2u64, 1u64), (3, 2), (1, 0)][..], Some(2)),
+            (&[(2, 1), (3, 2)], Some(0)),
+            (&[(1, 2), (2, 1)], Some(1)),
+            (&[], None),
+        ] {
+            for filler in [0, 20] {
+                // Children of the first span change the size, not the root.
+                let more = (0..filler).map(|i| (100 + i, tree.first().map_or(0, |t| t.0)));
+                let spans: Vec<Span> = more
+                    .take(if tree.is_empty() { 0 } else { filler as usize })
+                    .chain(tree.iter().copied())
+                    .map(|(id, p)| Span { span_id: SpanId(id), parent_id: SpanId(p), ..Span::default() })
+                    .collect();
+                let chunk = Chunk { spans: Range32::new(0, spans.len()), ..Chunk::default() };
+                let at = spans.len() - tree.len();
+                let b = Batch { spans, ..Batch::default() };
+                assert_eq!(b.chunk_root(&chunk), root.map(|r| r + at), "{tree:?} {filler}");
+            }
+        }
     }
 
     #[test]

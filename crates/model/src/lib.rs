@@ -27,7 +27,7 @@ mod storage;
 mod text;
 
 pub use attr::{Attr, Range32, Value};
-pub use batch::{Batch, Chunk, Fate, NO_SCOPE, PRIORITY_NONE, Resource, Sampled, Scope};
+pub use batch::{Batch, Chunk, Fate, Leaves, NO_SCOPE, PRIORITY_NONE, Resource, Sampled, Scope};
 pub use id::{IdError, SpanId, TraceId};
 pub use intake::{ClientFlags, Intake, Protocol, Transport};
 pub use predicate::{AttrScope, Cond, Expr, Literal, Op};

@@ -94,6 +94,9 @@ pub mod flags {
     pub const NO_START: u64 = 1 << 34;
     /// No duration was sent; `duration` is 0.
     pub const NO_DURATION: u64 = 1 << 35;
+    /// Leaves for Datadog although its chunk does not (singly sampled span,
+    /// analysed event); see [`crate::Leaves`].
+    pub const LEAVES: u64 = 1 << 40;
 }
 
 /// One span. Plain data: texts are positions in the batch's arena, attributes,
