@@ -1,0 +1,99 @@
+//! `spanloom check`: every setting, its value, where it came from.
+
+use crate::cli::SettingsArgs;
+use crate::settings::{Layers, Origin, Settings, SettingsError, read_file};
+use serde_json::json;
+
+/// Reads all layers. The environment is read here and nowhere else.
+pub fn load(args: &SettingsArgs) -> Result<(Settings, Vec<String>), Vec<SettingsError>> {
+    let mut layers = Layers { env: std::env::vars().collect(), ..Layers::default() };
+    let mut errors = Vec::new();
+    for (path, slot) in [(&args.datadog_config, &mut layers.datadog), (&args.config, &mut layers.spanloom)] {
+        if let Some(path) = path {
+            match read_file(path) {
+                Ok(json) => *slot = Some((path.display().to_string(), json)),
+                Err(e) => errors.push(e),
+            }
+        }
+    }
+    for (flag, key, path) in
+        [("--data-dir", "data_dir", &args.data_dir), ("--resources", "resources", &args.resources)]
+    {
+        if let Some(path) = path {
+            layers.flags.push((flag.into(), key.into(), path.display().to_string()));
+        }
+    }
+    for text in &args.set {
+        match text.split_once('=') {
+            Some((key, value)) => {
+                layers.flags.push((format!("--set {key}"), key.trim().into(), value.into()))
+            }
+            None => errors.push(SettingsError::Value {
+                key: "--set".into(),
+                value: text.clone(),
+                accepts: "KEY=VALUE".into(),
+                origin: "command line".into(),
+            }),
+        }
+    }
+    match layers.resolve() {
+        Ok(resolved) if errors.is_empty() => Ok(resolved),
+        Ok(_) => Err(errors),
+        Err(more) => {
+            errors.extend(more);
+            Err(errors)
+        }
+    }
+}
+
+/// Prints the settings; `Err` holds what is wrong, one message a line.
+pub fn run(args: &SettingsArgs, all: bool, as_json: bool) -> Result<String, String> {
+    let loaded = load(args);
+    if as_json {
+        return match loaded {
+            Ok((settings, notices)) => {
+                let rows: Vec<_> = settings
+                    .entries()
+                    .iter()
+                    .map(|e| {
+                        json!({"key": e.field.key, "value": e.value, "origin": e.origin.to_string(),
+                               "env": e.field.env, "accepts": e.field.accepts, "meaning": e.field.doc.trim()})
+                    })
+                    .collect();
+                Ok(json!({"ok": true, "settings": rows, "notices": notices, "errors": []}).to_string() + "\n")
+            }
+            Err(errors) => {
+                let texts: Vec<String> = errors.iter().map(ToString::to_string).collect();
+                Err(json!({"ok": false, "errors": texts}).to_string())
+            }
+        };
+    }
+    let (settings, notices) = loaded.map_err(|errors| lines(&errors))?;
+    let mut out = String::new();
+    let entries = settings.entries();
+    let shown: Vec<_> = entries.iter().filter(|e| all || e.origin != Origin::Default).collect();
+    let width = shown.iter().map(|e| e.field.key.len()).max().unwrap_or(0);
+    for e in &shown {
+        out += &format!("{:width$} = {:<28} {}\n", e.field.key, e.value, e.origin);
+        if all {
+            let env = e.field.env.first().copied().unwrap_or_default();
+            out += &format!("{:width$}   {} [{env}; {}]\n", "", e.field.doc.trim(), e.field.accepts);
+        }
+    }
+    let defaults = entries.len() - shown.len();
+    if defaults > 0 {
+        out += &format!(
+            "{defaults} more have their defaults; `spanloom check --all` shows and explains them.\n"
+        );
+    }
+    for notice in &notices {
+        out += &format!("note: {notice}\n");
+    }
+    out += "The settings are valid.\n";
+    Ok(out)
+}
+
+/// The messages of several errors, one a line.
+pub fn lines(errors: &[SettingsError]) -> String {
+    errors.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n")
+}

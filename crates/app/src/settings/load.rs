@@ -1,0 +1,409 @@
+//! Reads the layers in order and explains what is wrong with them.
+
+use super::{Origin, Settings};
+use serde_json::{Map, Value as Json};
+use std::path::Path;
+
+/// Why the settings cannot be used. Messages name the key, the value, what is
+/// accepted, and where it was read.
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+pub enum SettingsError {
+    /// A file that cannot be read.
+    #[error("{path}: cannot be read: {cause}; check the path and its permissions")]
+    File {
+        /// Path as given.
+        path: String,
+        /// What the system said.
+        cause: String,
+    },
+    /// A file that is not YAML.
+    #[error("{path}: not valid YAML: {cause}")]
+    Yaml {
+        /// Path as given.
+        path: String,
+        /// What the parser said, with line and column.
+        cause: String,
+    },
+    /// A key that nobody knows.
+    #[error("{origin}: unknown setting `{key}`{}", hint(.nearest))]
+    Unknown {
+        /// The key.
+        key: String,
+        /// The nearest known one.
+        nearest: Option<String>,
+        /// Where it was read.
+        origin: String,
+    },
+    /// A value of the wrong form.
+    #[error("{origin}: `{key}` cannot be `{value}`: expected {accepts}")]
+    Value {
+        /// The key.
+        key: String,
+        /// The value; masked for secrets.
+        value: String,
+        /// What is accepted.
+        accepts: String,
+        /// Where it was read.
+        origin: String,
+    },
+}
+
+fn hint(nearest: &Option<String>) -> String {
+    nearest.as_ref().map_or_else(
+        || "; `spanloom check --all` lists every setting".into(),
+        |n| format!("; did you mean `{n}`?"),
+    )
+}
+
+/// Where the layers come from; a test passes its own.
+#[derive(Default)]
+pub struct Layers {
+    /// `datadog.yaml`: path and parsed content.
+    pub datadog: Option<(String, Json)>,
+    /// `spanloom.yaml`: path and parsed content.
+    pub spanloom: Option<(String, Json)>,
+    /// Environment.
+    pub env: Vec<(String, String)>,
+    /// Flags: name as typed, key, value.
+    pub flags: Vec<(String, String, String)>,
+}
+
+/// Reads and parses a YAML file (JSON is YAML, so that works too).
+pub fn read_file(path: &Path) -> Result<Json, SettingsError> {
+    let shown = path.display().to_string();
+    let text = std::fs::read_to_string(path)
+        .map_err(|e| SettingsError::File { path: shown.clone(), cause: e.to_string() })?;
+    if text.trim().is_empty() {
+        return Ok(Json::Object(Map::new()));
+    }
+    serde_saphyr::from_str::<Json>(&text)
+        .map_err(|e| SettingsError::Yaml { path: shown, cause: e.to_string() })
+}
+
+impl Layers {
+    /// Resolves the layers. Returns the settings and notices: things that are
+    /// not errors but that a user would want to know (`check` prints them).
+    pub fn resolve(&self) -> Result<(Settings, Vec<String>), Vec<SettingsError>> {
+        let mut to = Loader { settings: Settings::default(), errors: Vec::new(), notices: Vec::new() };
+        if let Some((path, json)) = &self.datadog {
+            to.file(path, json, true);
+        }
+        if let Some((path, json)) = &self.spanloom {
+            to.file(path, json, false);
+        }
+        to.env(&self.env);
+        for (flag, key, value) in &self.flags {
+            to.text(key, value, Origin::Flag(flag.clone()));
+        }
+        to.cross_checks();
+        if to.errors.is_empty() { Ok((to.settings, to.notices)) } else { Err(to.errors) }
+    }
+}
+
+struct Loader {
+    settings: Settings,
+    errors: Vec<SettingsError>,
+    notices: Vec<String>,
+}
+
+/// Sections of `datadog.yaml` that are ours: a key in them that nobody knows
+/// is a mistake. Other sections belong to other parts of the Agent.
+const OUR_SECTIONS: [&str; 3] = ["apm_config", "evp_proxy_config", "ol_proxy_config"];
+
+/// Keys of the Agent that mean nothing to Spanloom, and why.
+const WITHOUT_EFFECT: &[(&str, &str)] = &[
+    ("apm_config.log_file", "Spanloom logs to standard error"),
+    ("apm_config.instrumentation", "belongs to library injection"),
+    ("apm_config.workload_selection", "belongs to library injection"),
+    ("apm_config.sync_flushing", "only serverless builds flush so"),
+    ("apm_config.watchdog_check_delay", "memory is bounded without a watchdog"),
+    ("apm_config.windows_pipe", "there are no named pipes here"),
+    ("apm_config.internal_profiling", "there is no self profiling"),
+    ("apm_config.dd_agent_bin", "no core agent is asked"),
+    ("apm_config.send_all_internal_stats", "all counters are always shown"),
+    ("apm_config.enable_container_tags_buffer", "payloads are not held back for container tags"),
+    ("apm_config.trace_writer.queue_size", "the queue is on disk"),
+    ("apm_config.stats_writer.queue_size", "the queue is on disk"),
+    ("apm_config.max_remote_traces_per_second", "there is no remote sampling"),
+    ("apm_config.max_catalog_services", "the Agent reads max_catalog_entries only"),
+    ("apm_config.disable_rare_sampler", "the Agent ignores it since 7.41"),
+    ("apm_config.peer_service_aggregation", "the Agent ignores it"),
+    ("apm_config.client_stats_flush_interval", "client statistics are flushed with our own"),
+    ("apm_config.analyzed_rate_by_service", "deprecated in the Agent"),
+    ("apm_config.additional_profile_tags", "profiles are forwarded as they come"),
+    ("apm_config.max_traces_per_second", "use target_traces_per_second"),
+];
+
+impl Loader {
+    fn file(&mut self, path: &str, json: &Json, agent: bool) {
+        let Json::Object(map) = json else {
+            self.errors.push(SettingsError::Yaml {
+                path: path.into(),
+                cause: "expected `key: value` lines at the top level".into(),
+            });
+            return;
+        };
+        self.section(path, "", map, agent);
+    }
+
+    fn section(&mut self, path: &str, prefix: &str, map: &Map<String, Json>, agent: bool) {
+        for (name, value) in map {
+            let key = if prefix.is_empty() { name.clone() } else { format!("{prefix}.{name}") };
+            let origin = Origin::File(path.into());
+            if let Some(index) = Settings::FIELDS.iter().position(|f| f.key == key) {
+                if value.is_null() {
+                    continue;
+                }
+                if self.settings.set_json(index, value) {
+                    self.settings.origins[index] = origin;
+                } else {
+                    let shown = value.as_str().map_or_else(|| value.to_string(), str::to_owned);
+                    self.bad_value(index, &shown, &origin);
+                }
+                continue;
+            }
+            let nested = Settings::FIELDS.iter().any(|f| f.key.starts_with(&format!("{key}.")));
+            match value {
+                Json::Object(inner) if nested => self.section(path, &key, inner, agent),
+                Json::Null if nested => {}
+                _ => self.unknown(&key, &origin, agent),
+            }
+        }
+    }
+
+    fn unknown(&mut self, key: &str, origin: &Origin, agent: bool) {
+        if let Some((_, why)) = WITHOUT_EFFECT.iter().find(|(k, _)| key == *k || key.starts_with(k)) {
+            self.notices.push(format!("{origin}: `{key}` has no effect: {why}"));
+            return;
+        }
+        let near = nearest(key, Settings::FIELDS.iter().map(|f| f.key.to_owned()).chain(sections()));
+        let ours = OUR_SECTIONS.iter().any(|s| key.starts_with(&format!("{s}.")));
+        if agent && !ours && near.as_ref().is_none_or(|(_, distance)| *distance > 2) {
+            // A whole datadog.yaml holds other products' settings.
+            self.notices.push(format!("{origin}: `{key}` is not about traces; ignored"));
+            return;
+        }
+        self.errors.push(SettingsError::Unknown {
+            key: key.into(),
+            nearest: near.map(|(n, _)| n),
+            origin: origin.to_string(),
+        });
+    }
+
+    fn env(&mut self, vars: &[(String, String)]) {
+        let get = |name: &str| vars.iter().find(|(n, v)| n == name && !v.is_empty()).map(|(_, v)| v.clone());
+        for (index, field) in Settings::FIELDS.iter().enumerate() {
+            let derived = field.derived_env();
+            let names = field.env.iter().copied().chain([derived.as_str()]);
+            let Some((name, value)) = names.filter_map(|n| get(n).map(|v| (n.to_owned(), v))).next() else {
+                continue;
+            };
+            self.set(index, &value, Origin::Env(name));
+        }
+        let known: Vec<String> = Settings::FIELDS
+            .iter()
+            .flat_map(|f| f.env.iter().map(|e| (*e).to_owned()).chain([f.derived_env()]))
+            .chain(OTHER_VARIABLES.iter().map(|v| (*v).to_owned()))
+            .collect();
+        for (name, _) in vars {
+            let ours = name.starts_with("SPANLOOM_");
+            let agents = name.starts_with("DD_APM_");
+            if !(ours || agents) || known.contains(name) {
+                continue;
+            }
+            let near = nearest(name, known.iter().cloned());
+            let close = near.as_ref().is_some_and(|(_, distance)| *distance <= 2);
+            if ours || close {
+                self.errors.push(SettingsError::Unknown {
+                    key: name.clone(),
+                    nearest: near.map(|(n, _)| n),
+                    origin: "environment".into(),
+                });
+            } else {
+                self.notices.push(format!("environment: `{name}` has no effect on Spanloom"));
+            }
+        }
+    }
+
+    fn text(&mut self, key: &str, value: &str, origin: Origin) {
+        match Settings::FIELDS.iter().position(|f| f.key == key) {
+            Some(index) => self.set(index, value, origin),
+            None => self.unknown(key, &origin, false),
+        }
+    }
+
+    fn set(&mut self, index: usize, value: &str, origin: Origin) {
+        if self.settings.set_text(index, value) {
+            self.settings.origins[index] = origin;
+        } else {
+            self.bad_value(index, value, &origin);
+        }
+    }
+
+    fn bad_value(&mut self, index: usize, value: &str, origin: &Origin) {
+        let field = &Settings::FIELDS[index];
+        let secret =
+            field.key.contains("key") || field.key.contains("endpoints") || field.key.starts_with("proxy");
+        self.errors.push(SettingsError::Value {
+            key: field.key.into(),
+            value: if secret { "********".into() } else { value.into() },
+            accepts: field.accepts.into(),
+            origin: origin.to_string(),
+        });
+    }
+
+    fn cross_checks(&mut self) {
+        let s = &self.settings;
+        let mut wrong = Vec::new();
+        if !["interval", "always"].contains(&s.ack.as_str()) {
+            wrong.push(("ack", s.ack.clone(), "`interval` or `always`"));
+        }
+        let modes = ["", "obfuscate_only", "normalize_only", "obfuscate_and_normalize"];
+        if !modes.contains(&s.sql_obfuscation_mode.as_str()) {
+            wrong.push((
+                "apm_config.sql_obfuscation_mode",
+                s.sql_obfuscation_mode.clone(),
+                "nothing, `obfuscate_only`, `normalize_only` or `obfuscate_and_normalize`",
+            ));
+        }
+        let levels = ["trace", "debug", "info", "warn", "warning", "error", "critical", "off"];
+        if !levels.contains(&s.log_level.to_ascii_lowercase().as_str()) {
+            wrong.push(("log_level", s.log_level.clone(), "trace, debug, info, warn, error or off"));
+        }
+        for (key, value, accepts) in wrong {
+            let index = Settings::FIELDS.iter().position(|f| f.key == key).unwrap_or_default();
+            self.errors.push(SettingsError::Value {
+                key: key.into(),
+                value,
+                accepts: accepts.into(),
+                origin: self.settings.origins[index].to_string(),
+            });
+        }
+    }
+}
+
+/// Variables that are read elsewhere or by somebody else beside us.
+const OTHER_VARIABLES: &[&str] = &["SPANLOOM_CONFIG", "SPANLOOM_DATADOG_CONFIG", "SPANLOOM_LOG"];
+
+fn sections() -> impl Iterator<Item = String> {
+    Settings::FIELDS.iter().filter_map(|f| f.key.rsplit_once('.').map(|(s, _)| s.to_owned()))
+}
+
+/// The nearest name by edit distance, unless everything is far away.
+fn nearest(name: &str, known: impl Iterator<Item = String>) -> Option<(String, usize)> {
+    let best = known.map(|k| (distance(name, &k), k)).min()?;
+    (best.0 <= name.len() / 3).then_some((best.1, best.0))
+}
+
+/// Levenshtein distance with transpositions counted as one.
+fn distance(a: &str, b: &str) -> usize {
+    let (a, b): (Vec<char>, Vec<char>) = (a.chars().collect(), b.chars().collect());
+    let mut rows = vec![(0..=b.len()).collect::<Vec<usize>>()];
+    for i in 1..=a.len() {
+        let mut row = vec![i];
+        for j in 1..=b.len() {
+            let cost = usize::from(a[i - 1] != b[j - 1]);
+            let mut best = (rows[i - 1][j] + 1).min(row[j - 1] + 1).min(rows[i - 1][j - 1] + cost);
+            if i > 1 && j > 1 && a[i - 1] == b[j - 2] && a[i - 2] == b[j - 1] {
+                best = best.min(rows[i - 2][j - 2] + 1);
+            }
+            row.push(best);
+        }
+        rows.push(row);
+    }
+    rows[a.len()][b.len()]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    fn env(vars: &[(&str, &str)]) -> Layers {
+        Layers {
+            env: vars.iter().map(|(n, v)| ((*n).to_owned(), (*v).to_owned())).collect(),
+            ..Layers::default()
+        }
+    }
+
+    #[test]
+    fn layers_override_each_other_in_order() {
+        let layers = Layers {
+            datadog: Some((
+                "datadog.yaml".into(),
+                json!({"apm_config": {"receiver_port": 1, "errors_per_second": 3}, "logs_config": {"x": 1}}),
+            )),
+            spanloom: Some((
+                "spanloom.yaml".into(),
+                json!({"apm_config": {"receiver_port": 2}, "ack": "always"}),
+            )),
+            env: vec![("DD_APM_RECEIVER_PORT".into(), "3".into())],
+            flags: vec![("--receiver-port".into(), "apm_config.receiver_port".into(), "4".into())],
+        };
+        let (settings, notices) = layers.resolve().unwrap();
+        assert_eq!((settings.receiver_port, settings.error_tps, settings.ack.as_str()), (4, 3.0, "always"));
+        assert_eq!(notices, ["datadog.yaml: `logs_config` is not about traces; ignored"]);
+        let entry =
+            settings.entries().into_iter().find(|e| e.field.key == "apm_config.receiver_port").unwrap();
+        assert_eq!((entry.value.as_str(), entry.origin), ("4", Origin::Flag("--receiver-port".into())));
+    }
+
+    #[test]
+    fn an_unknown_key_names_the_nearest() {
+        let layers = Layers {
+            spanloom: Some(("s.yaml".into(), json!({"apm_config": {"reciever_port": 2}}))),
+            ..Layers::default()
+        };
+        let errors = layers.resolve().unwrap_err();
+        assert_eq!(
+            errors[0].to_string(),
+            "s.yaml: unknown setting `apm_config.reciever_port`; did you mean `apm_config.receiver_port`?"
+        );
+        let errors = env(&[("DD_APM_RECIEVER_PORT", "1")]).resolve().unwrap_err();
+        assert!(errors[0].to_string().ends_with("did you mean `DD_APM_RECEIVER_PORT`?"));
+        assert!(env(&[("DD_TRACE_ENABLED", "true"), ("DD_SERVICE", "x")]).resolve().is_ok());
+    }
+
+    #[test]
+    fn a_wrong_value_names_key_value_place_and_cure() {
+        let errors =
+            env(&[("DD_APM_RECEIVER_PORT", "http"), ("SPANLOOM_ACK", "never")]).resolve().unwrap_err();
+        assert_eq!(
+            errors[0].to_string(),
+            "environment DD_APM_RECEIVER_PORT: `apm_config.receiver_port` cannot be `http`: expected a port number from 0 to 65535"
+        );
+        assert_eq!(
+            errors[1].to_string(),
+            "environment SPANLOOM_ACK: `ack` cannot be `never`: expected `interval` or `always`"
+        );
+    }
+
+    #[test]
+    fn the_first_variable_that_is_set_wins_and_every_key_has_a_derived_one() {
+        let (s, _) = env(&[("DD_RECEIVER_PORT", "1"), ("DD_APM_RECEIVER_PORT", "2")]).resolve().unwrap();
+        assert_eq!(s.receiver_port, 2);
+        let (s, _) = env(&[("DD_APM_CONFIG_RECEIVER_PORT", "5")]).resolve().unwrap();
+        assert_eq!(s.receiver_port, 5);
+    }
+
+    #[test]
+    fn the_default_environment_follows_the_agents_order() {
+        let of = |vars| env(vars).resolve().unwrap().0.default_env();
+        assert_eq!(of(&[]), "none");
+        assert_eq!(of(&[("DD_TAGS", "team:x env:staging")]), "staging");
+        assert_eq!(of(&[("DD_ENV", "prod"), ("DD_TAGS", "env:staging")]), "prod");
+        assert_eq!(of(&[("DD_APM_ENV", "apm"), ("DD_ENV", "prod")]), "apm");
+    }
+
+    #[test]
+    fn keys_and_variables_are_unique() {
+        let mut keys: Vec<&str> = Settings::FIELDS.iter().map(|f| f.key).collect();
+        let mut vars: Vec<&str> = Settings::FIELDS.iter().flat_map(|f| f.env).copied().collect();
+        for list in [&mut keys, &mut vars] {
+            let n = list.len();
+            list.sort_unstable();
+            list.dedup();
+            assert_eq!(list.len(), n);
+        }
+    }
+}

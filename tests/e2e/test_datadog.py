@@ -1,0 +1,66 @@
+"""Unmodified Datadog tracers, over both transports, against the running program."""
+
+import concurrent.futures
+import json
+import pathlib
+
+import pytest
+
+from conftest import Spanloom, client, compare, until
+
+
+@pytest.mark.parametrize("program", ["python-ddtrace", "node-dd-trace"])
+@pytest.mark.parametrize("version", ["v0.4", "v0.5"])
+def test_what_a_tracer_sends_over_both_transports_at_once_comes_back_whole(spanloom, program, version):
+    api = version if program == "python-ddtrace" else version.removeprefix("v")
+    with concurrent.futures.ThreadPoolExecutor() as pool:
+        tcp = pool.submit(client, program, AGENT_PORT=spanloom.agent_port, API_VERSION=api, TRACES=20, RUN_ID="tcp")
+        uds = pool.submit(client, program, AGENT_UDS=spanloom.socket, API_VERSION=api, TRACES=20, RUN_ID="uds")
+        for sent in (tcp.result(), uds.result()):
+            compare(spanloom, sent)
+
+
+@pytest.mark.parametrize("program,mode", [
+    ("python-ddtrace", "flask"), ("python-ddtrace", "rich"), ("python-ddtrace", "long"),
+    ("node-dd-trace", "express"), ("node-dd-trace", "long"),
+])
+def test_frameworks_links_events_and_traces_in_many_pieces_come_back_whole(spanloom, program, mode):
+    sent = client(program, AGENT_PORT=spanloom.agent_port, MODE=mode, TRACES=6)
+    compare(spanloom, sent)
+
+
+def test_traces_are_there_after_the_process_was_killed_and_started_again(directory):
+    server = Spanloom(directory, env={"SPANLOOM_ACK": "always"}).start()
+    sent = client("python-ddtrace", AGENT_PORT=server.agent_port, TRACES=20)
+    compare(server, sent)
+    server.kill()
+    server.start()
+    compare(server, sent)
+    again = client("node-dd-trace", AGENT_UDS=server.socket, TRACES=10)
+    compare(server, again)
+    assert server.stop() == 0
+    server.start()
+    compare(server, sent)
+    compare(server, again)
+    assert server.stop() == 0
+
+
+def test_a_strangers_trace_is_found_in_the_terminal_within_a_second(spanloom):
+    sent = client("python-ddtrace", AGENT_PORT=spanloom.agent_port, TRACES=3)
+    trace_id = next(iter(sent["by_trace"]))
+    until("search", lambda: trace_id in spanloom.cli("search", "service:e2e-web", "--json")[1], seconds=2)
+    code, out, err = spanloom.cli("trace", trace_id)
+    assert code == 0, err
+    assert "web.request" in out and "e2e-db" in out
+    code, out, _ = spanloom.cli("trace", trace_id, "--json")
+    assert code == 0 and json.loads(out)
+
+
+def test_the_ledger_adds_up_after_real_traffic(spanloom):
+    sent = client("python-ddtrace", AGENT_PORT=spanloom.agent_port, TRACES=10)
+    compare(spanloom, sent)
+    code, out, err = spanloom.cli("status", "--json")
+    assert code == 0, err
+    ledger = json.loads(out)["ledger"]["spans"]
+    assert ledger["received"] == sent["spans"], ledger
+    assert ledger["received"] == sum(v for k, v in ledger.items() if k != "received"), ledger
