@@ -1,0 +1,309 @@
+//! One batch to the store and to any number of exporters. The batch is over
+//! when all of them have acknowledged it; then the client is answered and the
+//! bytes are given back.
+
+use crate::admission::Permit;
+use crate::engine::{Accepted, Refused};
+use crate::ledger::{Account, Verdict};
+use spanloom_model::{AckFn, Batch, Chunk, Fate, Leaves, SpanWriter, StoreError, flags};
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use tokio::sync::oneshot;
+
+/// Sends spans to another system, through a bounded queue of its own.
+pub trait Exporter: Send + Sync {
+    /// Takes the batch. Returns quickly; `done` is called exactly once, when
+    /// the batch is as safe as the acknowledgement policy asks, or why it is
+    /// not taken. Chunks whose fate is not [`Fate::Kept`] are not for it.
+    fn export(&self, batch: Arc<Batch>, done: AckFn);
+}
+
+enum Target {
+    Store(Arc<dyn SpanWriter>),
+    Exporter(Arc<dyn Exporter>),
+}
+
+/// Somewhere batches go.
+pub struct Destination {
+    name: String,
+    /// Whether it also takes chunks that the samplers did not choose.
+    unsampled: bool,
+    target: Target,
+    delivered: AtomicU64,
+    failed: AtomicU64,
+}
+
+/// Spans that a destination has acknowledged or not taken.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct DeliveryCount {
+    /// Name of the destination.
+    pub destination: String,
+    /// Spans acknowledged.
+    pub delivered: u64,
+    /// Spans not taken.
+    pub failed: u64,
+}
+
+impl Destination {
+    /// A store: takes all spans, sampled or not.
+    pub fn store(name: &str, writer: Arc<dyn SpanWriter>) -> Self {
+        Self::new(name, true, Target::Store(writer))
+    }
+
+    /// An exporter. `unsampled`: it also takes chunks that the samplers did
+    /// not choose.
+    pub fn exporter(name: &str, exporter: Arc<dyn Exporter>, unsampled: bool) -> Self {
+        Self::new(name, unsampled, Target::Exporter(exporter))
+    }
+
+    fn new(name: &str, unsampled: bool, target: Target) -> Self {
+        Self { name: name.into(), unsampled, target, delivered: AtomicU64::new(0), failed: AtomicU64::new(0) }
+    }
+
+    /// What it has taken so far.
+    pub fn count(&self) -> DeliveryCount {
+        DeliveryCount {
+            destination: self.name.clone(),
+            delivered: self.delivered.load(Ordering::Relaxed),
+            failed: self.failed.load(Ordering::Relaxed),
+        }
+    }
+
+    /// Spans of the batch that are meant for it.
+    fn spans(&self, batch: &Batch) -> u64 {
+        let kept = batch.chunks.iter().filter(|c| c.fate == Fate::Kept);
+        kept.map(|c| if self.unsampled { c.spans.len() as u64 } else { leaving(batch, c) }).sum()
+    }
+}
+
+/// Spans of a chunk that the samplers let leave.
+pub(crate) fn leaving(batch: &Batch, chunk: &Chunk) -> u64 {
+    match chunk.sampled.leaves {
+        Leaves::Whole => chunk.spans.len() as u64,
+        Leaves::Marked => {
+            batch.chunk_spans(chunk).iter().filter(|s| s.flags & flags::LEAVES != 0).count() as u64
+        }
+        Leaves::Nothing => 0,
+    }
+}
+
+/// A batch on its way to the destinations, with everything that is held for it.
+pub(crate) struct Delivery {
+    held: Mutex<Option<Held>>,
+    remaining: AtomicUsize,
+    /// What the destinations said: any success, any that takes unsampled
+    /// chunks, the first refusal.
+    verdict: Mutex<Said>,
+    id: u64,
+    registry: Weak<Registry>,
+}
+
+struct Held {
+    batch: Arc<Batch>,
+    account: Account,
+    answer: oneshot::Sender<Result<Accepted, Refused>>,
+    permit: Permit,
+}
+
+#[derive(Default)]
+struct Said {
+    delivered: bool,
+    unsampled: bool,
+    refused: Option<StoreError>,
+}
+
+/// Deliveries that wait for acknowledgements.
+#[derive(Default)]
+pub(crate) struct Registry {
+    next: AtomicU64,
+    open: Mutex<Open>,
+}
+
+#[derive(Default)]
+struct Open {
+    deliveries: HashMap<u64, Arc<Delivery>, foldhash::fast::RandomState>,
+    /// Why nothing waits any more.
+    aborted: Option<&'static str>,
+}
+
+impl Registry {
+    fn lock(&self) -> MutexGuard<'_, Open> {
+        self.open.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.lock().deliveries.len()
+    }
+
+    /// Ends all deliveries that still wait, and those to come.
+    pub(crate) fn abort(&self, reason: &'static str) -> u64 {
+        let open = {
+            let mut open = self.lock();
+            open.aborted = Some(reason);
+            std::mem::take(&mut open.deliveries)
+        };
+        open.into_values().map(|d| d.abort(reason)).sum()
+    }
+
+    /// Whether the delivery may go on.
+    fn enter(&self, delivery: &Arc<Delivery>) -> bool {
+        let aborted = {
+            let mut open = self.lock();
+            if open.aborted.is_none() {
+                open.deliveries.insert(delivery.id, Arc::clone(delivery));
+            }
+            open.aborted
+        };
+        aborted.is_none_or(|reason| {
+            delivery.abort(reason);
+            false
+        })
+    }
+
+    fn leave(&self, id: u64) {
+        self.lock().deliveries.remove(&id);
+    }
+}
+
+/// Sends a processed batch to all destinations.
+pub(crate) fn deliver(
+    registry: &Arc<Registry>,
+    destinations: &Arc<[Destination]>,
+    batch: Batch,
+    account: Account,
+    permit: Permit,
+    answer: oneshot::Sender<Result<Accepted, Refused>>,
+) {
+    let batch = Arc::new(batch);
+    let wanted: Vec<(usize, u64)> =
+        destinations.iter().enumerate().map(|(i, d)| (i, d.spans(&batch))).filter(|(_, n)| *n > 0).collect();
+    let id = registry.next.fetch_add(1, Ordering::Relaxed);
+    let delivery = Arc::new(Delivery {
+        held: Mutex::new(Some(Held { batch: Arc::clone(&batch), account, answer, permit })),
+        remaining: AtomicUsize::new(wanted.len()),
+        verdict: Mutex::new(Said::default()),
+        id,
+        registry: Arc::downgrade(registry),
+    });
+    if wanted.is_empty() {
+        // Nothing left to deliver: filtered, sampled out, or no destination.
+        let unsampled = destinations.is_empty();
+        delivery.said().delivered = true;
+        delivery.said().unsampled = unsampled;
+        delivery.finish();
+        return;
+    }
+    if !registry.enter(&delivery) {
+        return;
+    }
+    for (i, spans) in wanted {
+        let Some(destination) = destinations.get(i) else { continue };
+        let mut branch = Branch {
+            delivery: Arc::clone(&delivery),
+            destinations: Arc::clone(destinations),
+            index: i,
+            spans,
+            over: false,
+        };
+        let done: AckFn = Box::new(move |result| branch.end(result));
+        match &destination.target {
+            Target::Store(writer) => writer.append(Arc::clone(&batch), done),
+            Target::Exporter(exporter) => exporter.export(Arc::clone(&batch), done),
+        }
+    }
+}
+
+/// One destination's part of a delivery. Dropped without an acknowledgement
+/// (its thread died), it counts as closed.
+struct Branch {
+    delivery: Arc<Delivery>,
+    destinations: Arc<[Destination]>,
+    index: usize,
+    spans: u64,
+    over: bool,
+}
+
+impl Branch {
+    fn end(&mut self, result: Result<(), StoreError>) {
+        if std::mem::replace(&mut self.over, true) {
+            return;
+        }
+        if let Some(d) = self.destinations.get(self.index) {
+            let mut said = self.delivery.said();
+            match result {
+                Ok(()) => {
+                    d.delivered.fetch_add(self.spans, Ordering::Relaxed);
+                    said.delivered = true;
+                    said.unsampled |= d.unsampled;
+                }
+                Err(error) => {
+                    d.failed.fetch_add(self.spans, Ordering::Relaxed);
+                    said.refused.get_or_insert(error);
+                }
+            }
+        }
+        if self.delivery.remaining.fetch_sub(1, Ordering::AcqRel) == 1 {
+            self.delivery.finish();
+        }
+    }
+}
+
+impl Drop for Branch {
+    fn drop(&mut self) {
+        self.end(Err(StoreError::Closed));
+    }
+}
+
+impl Delivery {
+    fn said(&self) -> MutexGuard<'_, Said> {
+        self.verdict.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn take(&self) -> Option<Held> {
+        self.held.lock().unwrap_or_else(PoisonError::into_inner).take()
+    }
+
+    fn finish(&self) {
+        if let Some(registry) = self.registry.upgrade() {
+            registry.leave(self.id);
+        }
+        let Some(held) = self.take() else { return };
+        let said = std::mem::take(&mut *self.said());
+        // One destination that has it is enough to call it kept; the failure
+        // of another one is that one's to count and to report. A refusal by
+        // all goes back to the client, who may send again.
+        let (verdict, answer) = match said.refused {
+            Some(error) if !said.delivered => {
+                let reason = refusal_reason(&error);
+                (Verdict::Refused(reason), Err(Refused::NotTaken { reason }))
+            }
+            _ => {
+                let spans = held.account.spans();
+                (Verdict::Delivered { unsampled: said.unsampled }, Ok(Accepted { spans }))
+            }
+        };
+        held.account.settle(&held.batch, verdict);
+        drop(held.batch);
+        drop(held.permit);
+        // A client that has gone is not told.
+        let _ = held.answer.send(answer);
+    }
+
+    fn abort(&self, reason: &'static str) -> u64 {
+        let Some(held) = self.take() else { return 0 };
+        let spans = held.account.spans();
+        held.account.settle(&held.batch, Verdict::Lost(reason));
+        let _ = held.answer.send(Err(Refused::Closing));
+        spans
+    }
+}
+
+fn refusal_reason(error: &StoreError) -> &'static str {
+    match error {
+        StoreError::Busy(_) => "store_busy",
+        StoreError::Write(_) => "store_write_error",
+        StoreError::Closed => "store_closed",
+        StoreError::Read(_) | StoreError::TooLarge(_) => "store_error",
+    }
+}

@@ -1,0 +1,133 @@
+//! One batch at a time.
+
+use crate::support::*;
+use spanloom_model::{Fate, Leaves, Sampled, StoreError};
+use spanloom_pipeline::*;
+use std::sync::Arc;
+use std::time::Duration;
+
+#[tokio::test]
+async fn a_batch_is_processed_delivered_and_paid_back() {
+    let store = Arc::new(TestStore::default());
+    let chain: ChainFactory = Arc::new(|_| {
+        vec![Box::new(Step(|b: &mut spanloom_model::Batch, fx: &mut Effects| {
+            b.chunks[0].fate = Fate::Filtered("rule");
+            fx.note("spans_malformed", "service_empty", 2);
+        }))]
+    });
+    let p = start(Config::default(), chain, vec![Destination::store("store", store.clone())]);
+    let inlet = p.inlet();
+    let permit = inlet.reserve(1000).unwrap();
+    assert_eq!(inlet.submit(batch(2, 3), permit).await, Ok(Accepted { spans: 6 }));
+    assert_eq!(*store.spans.lock().unwrap(), 3);
+    assert_eq!(inlet.budget().used(), 0);
+    let s = p.ledger().snapshot();
+    assert_eq!(count(&s, Outcome::Kept, ""), 3);
+    assert_eq!(count(&s, Outcome::Filtered, "rule"), 3);
+    assert_eq!((s.notes[0].event, s.notes[0].count), ("spans_malformed", 2));
+    assert!(s.adds_up());
+    assert_eq!(p.drain(GRACE).await, DrainReport { complete: true, lost_spans: 0 });
+    let permit = inlet.reserve(1);
+    assert!(permit.is_err(), "nothing is admitted after the drain");
+}
+
+#[tokio::test]
+async fn one_destination_that_has_it_is_enough() {
+    let (good, bad) = (Arc::new(TestStore::default()), Arc::new(TestStore::default()));
+    *bad.refuse.lock().unwrap() = Some(StoreError::Busy("full".into()));
+    let p = start(
+        Config::default(),
+        no_steps(),
+        vec![Destination::store("store", good), Destination::exporter("datadog", bad.clone(), false)],
+    );
+    let inlet = p.inlet();
+    assert!(inlet.submit(batch(1, 4), inlet.reserve(1).unwrap()).await.is_ok());
+    let d = p.deliveries();
+    assert_eq!((d[0].delivered, d[0].failed, d[1].delivered, d[1].failed), (4, 0, 0, 4));
+    assert_eq!(p.ledger().snapshot().spans(Outcome::Kept), 4);
+}
+
+#[tokio::test]
+async fn a_refusal_by_all_reaches_the_client_with_its_reason() {
+    let bad = Arc::new(TestStore::default());
+    *bad.refuse.lock().unwrap() = Some(StoreError::Write("disk full".into()));
+    let p = start(Config::default(), no_steps(), vec![Destination::store("store", bad)]);
+    let inlet = p.inlet();
+    let answer = inlet.submit(batch(1, 4), inlet.reserve(1).unwrap()).await;
+    assert_eq!(answer, Err(Refused::NotTaken { reason: "store_write_error" }));
+    let s = p.ledger().snapshot();
+    assert_eq!(count(&s, Outcome::Refused, "store_write_error"), 4);
+    assert!(s.adds_up());
+}
+
+#[tokio::test]
+async fn without_a_store_what_the_samplers_left_out_is_sampled_out() {
+    let exporter = Arc::new(TestStore::default());
+    let chain: ChainFactory = Arc::new(|_| {
+        vec![Box::new(Step(|b: &mut spanloom_model::Batch, _: &mut Effects| {
+            b.chunks[0].sampled = Sampled { leaves: Leaves::Nothing, by: "priority", ..Sampled::default() };
+            b.chunks[1].sampled = Sampled { keep: true, by: "errors", ..Sampled::default() };
+        }))]
+    });
+    let p = start(Config::default(), chain, vec![Destination::exporter("datadog", exporter, false)]);
+    let inlet = p.inlet();
+    assert!(inlet.submit(batch(2, 5), inlet.reserve(1).unwrap()).await.is_ok());
+    let s = p.ledger().snapshot();
+    assert_eq!(count(&s, Outcome::SampledOut, "priority"), 5);
+    assert_eq!(count(&s, Outcome::Kept, ""), 5);
+}
+
+#[tokio::test]
+async fn a_processor_that_panics_costs_one_batch_and_no_worker() {
+    let store = Arc::new(TestStore::default());
+    let chain: ChainFactory = Arc::new(|_| {
+        vec![Box::new(Step(|b: &mut spanloom_model::Batch, _: &mut Effects| {
+            assert!(b.spans.len() != 7, "unlucky");
+        }))]
+    });
+    let p = start(Config { workers: 1, ..Config::default() }, chain, vec![Destination::store("s", store)]);
+    let inlet = p.inlet();
+    assert_eq!(inlet.submit(batch(1, 7), inlet.reserve(1).unwrap()).await, Err(Refused::Failed));
+    assert!(inlet.submit(batch(1, 6), inlet.reserve(1).unwrap()).await.is_ok());
+    let s = p.ledger().snapshot();
+    assert_eq!(count(&s, Outcome::Lost, "panic"), 7);
+    assert!(s.adds_up());
+}
+
+#[tokio::test]
+async fn an_acknowledgement_that_never_comes_is_a_timeout_and_ends_at_shutdown() {
+    let store = Arc::new(TestStore::default());
+    *store.hold.lock().unwrap() = true;
+    let config = Config { ack_wait: Duration::from_millis(1), ..Config::default() };
+    let p = start(config, no_steps(), vec![Destination::store("store", store.clone())]);
+    let inlet = p.inlet();
+    assert_eq!(inlet.submit(batch(1, 3), inlet.reserve(1).unwrap()).await, Err(Refused::Timeout));
+    let report = p.drain(Duration::from_millis(50)).await;
+    assert!(!report.complete);
+    let s = p.ledger().snapshot();
+    assert!(s.adds_up(), "{s:?}");
+    assert_eq!(report.lost_spans, s.spans(Outcome::Lost));
+    assert_eq!(inlet.budget().used(), 0);
+    // The store comes back to life: nothing is counted twice.
+    for done in store.held.lock().unwrap().drain(..) {
+        done(Ok(()));
+    }
+    assert!(p.ledger().snapshot().adds_up());
+}
+
+#[tokio::test]
+async fn an_acknowledgement_dropped_by_a_dead_store_is_a_refusal() {
+    let store = Arc::new(TestStore::default());
+    *store.hold.lock().unwrap() = true;
+    let p = start(Config::default(), no_steps(), vec![Destination::store("store", store.clone())]);
+    let inlet = p.inlet();
+    let answer = tokio::spawn({
+        let inlet = inlet.clone();
+        async move { inlet.submit(batch(1, 3), inlet.reserve(1).unwrap()).await }
+    });
+    while store.held.lock().unwrap().is_empty() {
+        tokio::task::yield_now().await;
+    }
+    store.held.lock().unwrap().clear();
+    assert_eq!(answer.await.unwrap(), Err(Refused::NotTaken { reason: "store_closed" }));
+}

@@ -1,0 +1,5 @@
+//! Integration tests of the pipeline.
+#![allow(clippy::unwrap_used)] // helpers of tests say what they expect
+mod flow;
+mod overload;
+mod support;
