@@ -57,12 +57,24 @@ pub struct Limits {
     /// Most elements that one array or map may announce (each element is at
     /// least one byte, so the body bounds the count as well).
     pub elements: u32,
+    /// Most bytes that a decoded batch may take, as a multiple of the body
+    /// ([`Limits::FREE`] bytes come on top). Real bodies stay below 3; a body
+    /// made of the shortest conceivable spans would reach 170.
+    pub expansion: u32,
 }
 
 impl Limits {
     /// What real clients stay far below: 64 levels, 25 million elements (the
     /// Datadog Agent's own bound, datadog-agent:pkg/proto/pbgo/trace/decoder_bytes.go).
-    pub const DEFAULT: Self = Self { depth: 64, elements: 25_000_000 };
+    pub const DEFAULT: Self = Self { depth: 64, elements: 25_000_000, expansion: 16 };
+
+    /// Bytes that every batch may take, however small its body.
+    pub const FREE: usize = 1 << 20;
+
+    /// Bytes that the batch of a body may take.
+    pub const fn budget(&self, body: usize) -> usize {
+        body.saturating_mul(self.expansion as usize).saturating_add(Self::FREE)
+    }
 }
 
 impl Default for Limits {

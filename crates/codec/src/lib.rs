@@ -8,9 +8,13 @@
 //!
 //! | file | holds |
 //! |---|---|
+//! | `datadog/` | Datadog trace formats v0.1–v1.0, client stats |
 //! | `error.rs` | [`DecodeError`]: what the receiver must answer; [`Limits`] |
+//! | `msgpack.rs` | bounded zero-copy reader |
 #![forbid(unsafe_code)]
 
+pub mod datadog;
 mod error;
+pub mod msgpack;
 
 pub use error::{DecodeError, Limits};

@@ -1,0 +1,5 @@
+//! Datadog formats.
+
+mod captured;
+mod examples;
+mod helpers;
