@@ -1,0 +1,143 @@
+//! The steps in the Agent's order (datadog-processing §1.3, steps 1 to 12).
+
+use crate::{
+    Counts, IgnoredResources, NormalizerConfig, Replacer, TagFilters, fill_chunk_attributes, names,
+    normalize_chunk, top_level, truncate_span, truncator,
+};
+use spanloom_model::{Batch, Chunk, Fate, Protocol, Text, keys};
+
+/// What the steps need to know.
+#[derive(Debug, Clone)]
+pub struct AgentConfig {
+    /// Normaliser.
+    pub normalizer: NormalizerConfig,
+    /// `ignore_resources`.
+    pub ignored: IgnoredResources,
+    /// `filter_tags`, `filter_tags_regex`.
+    pub filters: TagFilters,
+    /// `replace_tags` (and the rules of `remove_stack_traces`).
+    pub replacer: Replacer,
+    /// Longest resource in bytes.
+    pub max_resource: usize,
+}
+
+impl Default for AgentConfig {
+    fn default() -> Self {
+        Self {
+            normalizer: NormalizerConfig::default(),
+            ignored: IgnoredResources::default(),
+            filters: TagFilters::default(),
+            replacer: Replacer::default(),
+            max_resource: truncator::MAX_RESOURCE,
+        }
+    }
+}
+
+/// Runs the steps on a batch from a Datadog tracer.
+pub struct Agent<S> {
+    config: AgentConfig,
+    /// Scrubs one span (step 8c); the app passes the obfuscator.
+    scrub: S,
+}
+
+impl<S: FnMut(&mut Batch, usize)> Agent<S> {
+    /// With these settings; `scrub` hides sensitive values of the span at a position.
+    pub fn new(config: AgentConfig, scrub: S) -> Self {
+        Self { config, scrub }
+    }
+
+    /// Sets the fate of every chunk and corrects the spans of those that stay.
+    pub fn process(&mut self, batch: &mut Batch, now: i64, counts: &mut Counts) {
+        self.prologue(batch);
+        for c in 0..batch.chunks.len() {
+            let mut chunk = batch.chunks[c];
+            if chunk.fate == Fate::Kept {
+                chunk.fate = self.chunk(batch, &mut chunk, now, counts);
+            }
+            batch.chunks[c] = chunk;
+        }
+    }
+
+    /// P2: the payload's environment is normalised.
+    fn prologue(&self, batch: &mut Batch) {
+        for r in 0..batch.resources.len() {
+            let env = batch.resources[r].env;
+            let fixed = {
+                let text = batch.str(env);
+                let new = names::normalize_tag_value(text);
+                (new != text).then(|| new.into_owned())
+            };
+            if let Some(new) = fixed {
+                batch.resources[r].env = batch.arena.push(&new);
+            }
+        }
+    }
+
+    fn chunk(&mut self, batch: &mut Batch, chunk: &mut Chunk, now: i64, counts: &mut Counts) -> Fate {
+        if let Err(reason) = normalize_chunk(batch, chunk, self.config.normalizer, now, counts) {
+            return Fate::Rejected(reason);
+        }
+        let Some(root) = batch.chunk_root(chunk) else { return Fate::Rejected("empty_trace") };
+        fill_chunk_attributes(batch, chunk, root);
+        if self.config.ignored.contains(batch.str(batch.spans[root].resource)) {
+            return Fate::Filtered("ignore_resources");
+        }
+        if self.config.filters.drops(batch, batch.spans[root].attrs) {
+            return Fate::Filtered("filter_tags");
+        }
+        for i in chunk.spans.usize() {
+            (self.scrub)(batch, i);
+            truncate_span(batch, i, self.config.max_resource);
+        }
+        let client_top_level = batch.intake.client.computed_top_level;
+        if client_top_level {
+            top_level::copy_from_client(batch, chunk);
+        }
+        if !self.config.replacer.is_empty() {
+            self.config.replacer.replace_chunk(batch, chunk);
+        }
+        root_rate(batch, root);
+        if !client_top_level {
+            top_level::compute(batch, chunk);
+        }
+        if batch.intake.protocol != Protocol::DatadogV1 {
+            fill_payload_attributes(batch, chunk, root);
+        }
+        Fate::Kept
+    }
+}
+
+/// Step 10: the client's own sampling rate is remembered under its new name.
+fn root_rate(batch: &mut Batch, root: usize) {
+    const CLIENT_RATE: &str = "_dd1.sr.rcusr";
+    let rate = batch.get_f64(batch.spans[root].attrs, keys::SAMPLE_RATE).unwrap_or(1.0);
+    if rate < 1.0 {
+        batch.set_f64(root, CLIENT_RATE, rate);
+    } else {
+        batch.remove_attrs(root, |arena, a| {
+            a.value.as_f64().is_some() && arena.bytes(a.key) == CLIENT_RATE.as_bytes()
+        });
+    }
+}
+
+/// Step 12: what the payload lacks is taken from the first chunk that has it.
+fn fill_payload_attributes(batch: &mut Batch, chunk: &Chunk, root: usize) {
+    let Some(resource) = batch.resources.get(chunk.resource as usize).copied() else { return };
+    let at_root = |key: &str| batch.get_text(batch.spans[root].attrs, key).filter(|t| !t.is_empty());
+    let anywhere = |key: &str| {
+        at_root(key).or_else(|| {
+            batch
+                .chunk_spans(chunk)
+                .iter()
+                .find_map(|s| batch.get_text(s.attrs, key).filter(|t| !t.is_empty()))
+        })
+    };
+    let keep = |own: Text, found: Option<Text>| if own.is_empty() { found.unwrap_or_default() } else { own };
+    let hostname = keep(resource.hostname, at_root(keys::HOSTNAME));
+    let env = keep(resource.env, anywhere(keys::ENV));
+    let app_version = keep(resource.app_version, anywhere(keys::VERSION));
+    let r = &mut batch.resources[chunk.resource as usize];
+    r.hostname = hostname;
+    r.env = env;
+    r.app_version = app_version;
+}
