@@ -1,0 +1,342 @@
+//! The one thread that writes. It takes everything that waits in one go, so
+//! the group grows with the load: one write and one sync for many appends.
+
+use crate::files::{self, HEADER_LEN};
+use crate::frame;
+use crate::log::{Config, DoneFn, JournalError, SyncPolicy, lock};
+use crate::recover::{FrameRef, Kept, State};
+use bytes::Bytes;
+use std::fs::{File, OpenOptions};
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Condvar, Mutex, PoisonError};
+use std::time::Instant;
+
+/// Frames are gathered up to this size for one write(2).
+const WRITE_BYTES: usize = 256 << 10;
+
+pub(crate) enum Item {
+    Frame { kind: u8, payload: Bytes },
+    Barrier,
+    Roll,
+}
+
+struct Queued {
+    item: Item,
+    seq: u64,
+    done: DoneFn,
+}
+
+pub(crate) struct Queue {
+    items: Vec<Queued>,
+    pub pending: u64,
+    pub file_bytes: u64,
+    pub next_seq: u64,
+    pub closed: bool,
+    /// Set from a failure until its callbacks have been called.
+    pub broken: Option<JournalError>,
+    pub syncs: u64,
+    pub failures: u64,
+}
+
+pub(crate) struct Shared {
+    pub config: Config,
+    pub queue: Mutex<Queue>,
+    pub wake: Condvar,
+    /// Files that are not written any more.
+    pub files: Mutex<Vec<Kept>>,
+}
+
+/// The file being written.
+pub(crate) struct Active {
+    dir: PathBuf,
+    file: File,
+    number: u64,
+    /// Good bytes.
+    bytes: u64,
+    last_seq: u64,
+    unsynced: u64,
+    unsynced_since: Option<Instant>,
+    /// Callbacks that wait for the sync.
+    waiting: Vec<(FrameRef, DoneFn)>,
+    buf: Vec<u8>,
+}
+
+pub(crate) fn start(
+    dir: &Path,
+    config: Config,
+    state: &State,
+) -> Result<(Arc<Shared>, Active), JournalError> {
+    let active = create(dir, &config, state.next_file, state.next_seq)
+        .map_err(|e| JournalError::Io(format!("create a log file in {}: {e}", dir.display())))?;
+    let kept: u64 = state.files.iter().map(|f| f.bytes).sum();
+    let queue = Queue {
+        items: Vec::new(),
+        pending: 0,
+        file_bytes: kept + HEADER_LEN as u64,
+        next_seq: state.next_seq,
+        closed: false,
+        broken: None,
+        syncs: 0,
+        failures: 0,
+    };
+    let shared = Shared {
+        config,
+        queue: Mutex::new(queue),
+        wake: Condvar::new(),
+        files: Mutex::new(state.files.clone()),
+    };
+    Ok((Arc::new(shared), active))
+}
+
+fn ask(config: &Config, what: &'static str) -> io::Result<()> {
+    config.fault.as_ref().map_or(Ok(()), |f| f(what))
+}
+
+fn create(dir: &Path, config: &Config, number: u64, first_seq: u64) -> io::Result<Active> {
+    ask(config, "create")?;
+    let path = files::path_of(dir, number);
+    let mut file = OpenOptions::new().write(true).create_new(true).open(&path)?;
+    file.write_all(&files::header(first_seq))?;
+    file.sync_all()?;
+    files::sync_dir(dir)?;
+    Ok(Active {
+        dir: dir.into(),
+        file,
+        number,
+        bytes: HEADER_LEN as u64,
+        last_seq: first_seq - 1,
+        unsynced: 0,
+        unsynced_since: None,
+        waiting: Vec::new(),
+        buf: Vec::new(),
+    })
+}
+
+pub(crate) fn enqueue(shared: &Shared, item: Item, done: DoneFn) -> Option<u64> {
+    let mut queue = lock(&shared.queue);
+    if queue.closed || queue.broken.is_some() {
+        let why = queue.broken.clone().unwrap_or(JournalError::Closed);
+        drop(queue);
+        done(Err(why));
+        return None;
+    }
+    let mut seq = 0;
+    if let Item::Frame { payload, .. } = &item {
+        seq = queue.next_seq;
+        queue.next_seq += 1;
+        queue.pending += payload.len() as u64;
+    }
+    queue.items.push(Queued { item, seq, done });
+    let first = queue.items.len() == 1;
+    drop(queue);
+    if first {
+        shared.wake.notify_one();
+    }
+    Some(seq)
+}
+
+pub(crate) fn run(shared: &Shared, mut active: Active) {
+    loop {
+        let (batch, closing) = wait(shared, &active);
+        let mut batch = batch.into_iter();
+        let result = write_all(shared, &mut active, &mut batch);
+        let result = result.and_then(|()| {
+            if active.unsynced > 0 && (closing || sync_due(&shared.config, &active)) {
+                sync(shared, &mut active)?;
+            }
+            Ok(())
+        });
+        if let Err(e) = result {
+            fail(shared, &mut active, &e, batch.collect());
+        }
+        if closing && lock(&shared.queue).items.is_empty() {
+            break;
+        }
+    }
+}
+
+/// Waits for something to write, a sync that is due, or the end.
+fn wait(shared: &Shared, active: &Active) -> (Vec<Queued>, bool) {
+    let mut queue = lock(&shared.queue);
+    loop {
+        if !queue.items.is_empty() || queue.closed {
+            return (std::mem::take(&mut queue.items), queue.closed);
+        }
+        queue = match active.unsynced_since {
+            None => shared.wake.wait(queue).unwrap_or_else(PoisonError::into_inner),
+            Some(since) => {
+                let left = shared.config.sync_after.saturating_sub(since.elapsed());
+                if left.is_zero() {
+                    return (Vec::new(), false);
+                }
+                shared.wake.wait_timeout(queue, left).unwrap_or_else(PoisonError::into_inner).0
+            }
+        };
+    }
+}
+
+fn sync_due(config: &Config, active: &Active) -> bool {
+    active.unsynced >= config.sync_bytes
+        || active.unsynced_since.is_some_and(|since| since.elapsed() >= config.sync_after)
+}
+
+/// Writes frames in groups; their callbacks run (or wait for the sync) after
+/// the group is written. On error the callbacks of the group are in `waiting`.
+fn write_all(
+    shared: &Shared,
+    active: &mut Active,
+    batch: &mut std::vec::IntoIter<Queued>,
+) -> Result<(), JournalError> {
+    let mut group: Vec<(FrameRef, DoneFn)> = Vec::new();
+    for queued in batch {
+        match queued.item {
+            Item::Frame { kind, payload } => {
+                let offset = active.bytes + active.buf.len() as u64 + frame::FRAME_HEADER as u64;
+                frame::write_frame(&mut active.buf, queued.seq, kind, &payload);
+                let len = payload.len() as u32;
+                group.push((
+                    FrameRef { file: active.number, offset, len, seq: queued.seq, kind },
+                    queued.done,
+                ));
+            }
+            Item::Barrier => {
+                group.push((FrameRef { file: 0, offset: 0, len: 0, seq: 0, kind: 0 }, queued.done));
+            }
+            Item::Roll => {
+                write_group(shared, active, &mut group)?;
+                if active.bytes > HEADER_LEN as u64 {
+                    roll(shared, active)?;
+                }
+            }
+        }
+        if active.buf.len() >= WRITE_BYTES {
+            write_group(shared, active, &mut group)?;
+            if sync_due(&shared.config, active) {
+                sync(shared, active)?;
+            }
+            if active.bytes >= shared.config.roll_bytes {
+                roll(shared, active)?;
+            }
+        }
+    }
+    write_group(shared, active, &mut group)?;
+    if active.bytes >= shared.config.roll_bytes {
+        roll(shared, active)?;
+    }
+    Ok(())
+}
+
+fn write_group(
+    shared: &Shared,
+    active: &mut Active,
+    group: &mut Vec<(FrameRef, DoneFn)>,
+) -> Result<(), JournalError> {
+    let len = active.buf.len() as u64;
+    if len > 0 {
+        let result = ask(&shared.config, "write").and_then(|()| active.file.write_all(&active.buf));
+        active.buf.clear();
+        if active.buf.capacity() > 4 * WRITE_BYTES {
+            active.buf.shrink_to(WRITE_BYTES);
+        }
+        let payload: u64 = group.iter().map(|(f, _)| u64::from(f.len)).sum();
+        let mut queue = lock(&shared.queue);
+        queue.pending = queue.pending.saturating_sub(payload);
+        if let Err(e) = result {
+            drop(queue);
+            active.waiting.append(group);
+            return Err(JournalError::Write(e.to_string()));
+        }
+        queue.file_bytes += len;
+        drop(queue);
+        active.bytes += len;
+        active.unsynced += len;
+        active.unsynced_since.get_or_insert_with(Instant::now);
+        active.last_seq = group.iter().map(|(f, _)| f.seq).max().unwrap_or(0).max(active.last_seq);
+    }
+    // A barrier with nothing unsynced before it need not wait.
+    if shared.config.policy == SyncPolicy::Always && active.unsynced > 0 {
+        active.waiting.append(group);
+    } else {
+        for (frame, done) in group.drain(..) {
+            done(Ok(frame));
+        }
+    }
+    Ok(())
+}
+
+fn sync(shared: &Shared, active: &mut Active) -> Result<(), JournalError> {
+    ask(&shared.config, "sync")
+        .and_then(|()| active.file.sync_data())
+        .map_err(|e| JournalError::Write(format!("sync: {e}")))?;
+    active.unsynced = 0;
+    active.unsynced_since = None;
+    lock(&shared.queue).syncs += 1;
+    for (frame, done) in active.waiting.drain(..) {
+        done(Ok(frame));
+    }
+    Ok(())
+}
+
+/// Ends the file and begins the next.
+fn roll(shared: &Shared, active: &mut Active) -> Result<(), JournalError> {
+    if active.unsynced > 0 {
+        sync(shared, active)?;
+    }
+    let next = create(&active.dir, &shared.config, active.number + 1, active.last_seq + 1)
+        .map_err(|e| JournalError::Write(format!("begin a new log file: {e}")))?;
+    replace(shared, active, next);
+    Ok(())
+}
+
+fn replace(shared: &Shared, active: &mut Active, next: Active) {
+    let old = std::mem::replace(active, next);
+    lock(&shared.files).push(Kept { number: old.number, bytes: old.bytes, last_seq: old.last_seq });
+    lock(&shared.queue).file_bytes += HEADER_LEN as u64;
+}
+
+/// Something could not be written or synced: nothing that waits can be
+/// promised any more. New appends are refused until the user has been told, so
+/// that nobody takes a frame for written that is not.
+fn fail(shared: &Shared, active: &mut Active, error: &JournalError, rest: Vec<Queued>) {
+    let mut failed: Vec<DoneFn> = active.waiting.drain(..).map(|(_, done)| done).collect();
+    {
+        let mut queue = lock(&shared.queue);
+        queue.broken = Some(error.clone());
+        queue.failures += 1;
+        let waiting = std::mem::take(&mut queue.items);
+        failed.extend(rest.into_iter().chain(waiting).map(|q| q.done));
+        queue.pending = 0;
+    }
+    active.buf.clear();
+    if let Some(tell) = &shared.config.on_failure {
+        tell();
+    }
+    for done in failed {
+        done(Err(error.clone()));
+    }
+    // After a failed sync the kernel may have dropped pages, and a failed
+    // write may have left part of a frame: go on in a new file, the tail of
+    // the old one is cut.
+    active.unsynced = 0;
+    active.unsynced_since = None;
+    let _ = active.file.set_len(active.bytes);
+    // What was answered under `Interval` and not synced yet may still be saved.
+    let _ = active.file.sync_data();
+    let next_seq = lock(&shared.queue).next_seq;
+    let mut number = active.number + 1;
+    while files::path_of(&active.dir, number).exists() {
+        number += 1;
+    }
+    match create(&active.dir, &shared.config, number, next_seq) {
+        Ok(next) => replace(shared, active, next),
+        // The next write meets the same disk and fails in the same way; the
+        // position is put back so that a disk that recovers is used again.
+        Err(_) => {
+            use std::io::Seek;
+            let _ = active.file.seek(io::SeekFrom::Start(active.bytes));
+            let _ = std::fs::remove_file(files::path_of(&active.dir, number));
+        }
+    }
+    lock(&shared.queue).broken = None;
+}

@@ -1,0 +1,6 @@
+//! Integration tests of the journal.
+#![allow(clippy::unwrap_used)] // helpers outside #[test] functions expect success too
+
+mod log;
+mod record;
+mod sample;
