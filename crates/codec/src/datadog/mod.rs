@@ -16,6 +16,7 @@
 
 mod builder;
 mod encode;
+mod json;
 mod v04;
 mod v05;
 mod v07;
@@ -104,6 +105,18 @@ pub fn decode_traces_within(
             return Err(DecodeError::UnsupportedMediaType("application/msgpack".into()));
         }
         (Protocol::DatadogV03 | Protocol::DatadogV04, Encoding::Msgpack) => v04::decode(&mut b, &body, meta),
+        (
+            Protocol::DatadogV01 | Protocol::DatadogV02 | Protocol::DatadogV03 | Protocol::DatadogV04,
+            Encoding::Json | Encoding::JsonThenMsgpack,
+        ) => {
+            match json::decode(&mut b, &body, meta) {
+                Ok(()) => {}
+                // What the msgpack decoder says to the nothing that is left.
+                Err(_) if encoding == Encoding::JsonThenMsgpack => return Err(DecodeError::TooFewBytes),
+                Err(e) => return Err(e),
+            }
+            Ok(())
+        }
         _ => return Err(DecodeError::new("not a Datadog trace format")),
     };
     if let Err(e) = result {

@@ -3,3 +3,4 @@
 mod captured;
 mod examples;
 mod helpers;
+mod json;
