@@ -5,7 +5,7 @@
 //! the owner's range to the end of the table (the hole stays until the batch
 //! is dropped, which is soon).
 
-use crate::{Arena, Attr, Event, Intake, Link, Range32, Span, Text, TraceId, Value};
+use crate::{Arena, Attr, Event, Intake, Link, Range32, Span, Text, TraceId, Value, keys};
 
 /// [`Chunk::priority`] when the tracer said nothing (the Agent's `PriorityNone`).
 pub const PRIORITY_NONE: i32 = -128;
@@ -167,6 +167,23 @@ pub struct Batch {
     pub events: Vec<Event>,
 }
 
+impl Resource {
+    /// The fields that users search and see as tags, under the keys they have
+    /// there; empty ones included.
+    pub fn fields(&self) -> [(&'static str, Text); 8] {
+        [
+            (keys::ENV, self.env),
+            (keys::VERSION, self.app_version),
+            ("hostname", self.hostname),
+            ("container_id", self.container_id),
+            ("language", self.language_name),
+            ("language_version", self.language_version),
+            ("tracer_version", self.tracer_version),
+            ("runtime-id", self.runtime_id),
+        ]
+    }
+}
+
 impl Batch {
     /// An empty batch over a body.
     pub fn new(arena: Arena, intake: Intake) -> Self {
@@ -240,6 +257,18 @@ impl Batch {
     /// First value under a key, of any type.
     pub fn get(&self, range: Range32, key: &str) -> Option<Value> {
         self.find(range, key, |_| true).map(|i| self.attrs[i].value)
+    }
+
+    /// A scalar as text, as a person would type it (2.0 is `2`); `None` for
+    /// bytes, lists, maps and empty values.
+    pub fn scalar(&self, value: Value) -> Option<String> {
+        match value {
+            Value::Str(t) => Some(self.str(t).to_owned()),
+            Value::Bool(v) => Some(v.to_string()),
+            Value::Int(v) => Some(v.to_string()),
+            Value::Double(v) => Some(v.to_string()),
+            Value::Empty | Value::Bytes(_) | Value::List(_) | Value::Map(_) => None,
+        }
     }
 
     /// Text under a key (Datadog `meta`).
@@ -382,6 +411,36 @@ impl Batch {
         self.arena.push_bytes(from.arena.bytes(text))
     }
 
+    /// Copies a resource of another batch with all it owns; the caller adds it
+    /// to [`Batch::resources`].
+    pub fn import_resource(&mut self, from: &Self, r: &Resource) -> Resource {
+        Resource {
+            container_id: self.import_text(from, r.container_id),
+            language_name: self.import_text(from, r.language_name),
+            language_version: self.import_text(from, r.language_version),
+            tracer_version: self.import_text(from, r.tracer_version),
+            runtime_id: self.import_text(from, r.runtime_id),
+            env: self.import_text(from, r.env),
+            hostname: self.import_text(from, r.hostname),
+            app_version: self.import_text(from, r.app_version),
+            attrs: self.import_attrs(from, r.attrs),
+            schema_url: self.import_text(from, r.schema_url),
+            dropped: r.dropped,
+        }
+    }
+
+    /// Copies a scope of another batch with all it owns; the caller adds it to
+    /// [`Batch::scopes`].
+    pub fn import_scope(&mut self, from: &Self, s: &Scope) -> Scope {
+        Scope {
+            name: self.import_text(from, s.name),
+            version: self.import_text(from, s.version),
+            attrs: self.import_attrs(from, s.attrs),
+            schema_url: self.import_text(from, s.schema_url),
+            dropped: s.dropped,
+        }
+    }
+
     /// Copies a span with all it owns from another batch. Its scope becomes
     /// `scope`, a position in this batch.
     pub fn import_span(&mut self, from: &Self, span: &Span, scope: u32) {
@@ -443,7 +502,7 @@ fn push_to_range(table: &mut Vec<Attr>, range: Range32, attr: Attr) -> Range32 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{SpanId, keys};
+    use crate::SpanId;
 
     fn two_spans() -> Batch {
         let mut b = Batch::default();

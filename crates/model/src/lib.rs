@@ -11,15 +11,24 @@
 //! | `intake.rs` | [`Intake`]: protocol, transport and client flags of the request a batch came in |
 //! | `keys.rs` | well-known attribute keys |
 //! | `predicate.rs` | [`Expr`]: conditions on one span, and their evaluation |
+//! | `dependency.rs` | [`Links`]: calls between services, read off whole traces |
 //! | `stats.rs` | [`stats`]: statistics as tracers send them and as they leave |
 //! | `storage.rs` | [`SpanWriter`], [`SpanReader`], [`Search`]: the seam to any store |
+//! | `draft.rs`, `memory.rs`, `contract.rs` | for tests (`test-util`): spans in one line, the reference store, what every store must do |
 #![forbid(unsafe_code)]
 
 mod attr;
 mod batch;
+#[cfg(any(test, feature = "test-util"))]
+pub mod contract;
+mod dependency;
+#[cfg(any(test, feature = "test-util"))]
+pub mod draft;
 mod id;
 mod intake;
 pub mod keys;
+#[cfg(any(test, feature = "test-util"))]
+pub mod memory;
 mod predicate;
 mod span;
 pub mod stats;
@@ -28,9 +37,10 @@ mod text;
 
 pub use attr::{Attr, Range32, Value};
 pub use batch::{Batch, Chunk, Fate, Leaves, NO_SCOPE, PRIORITY_NONE, Resource, Sampled, Scope};
+pub use dependency::Links;
 pub use id::{IdError, SpanId, TraceId};
 pub use intake::{ClientFlags, Intake, Protocol, Transport};
-pub use predicate::{AttrScope, Cond, Expr, Literal, Op};
+pub use predicate::{AttrScope, Cond, Expr, Literal, Op, is_intrinsic};
 pub use span::{Event, Link, Span, SpanKind, Status, flags};
 pub use storage::{
     AckFn, AttrKey, Cursor, Dependency, Operation, Search, ServiceCount, SpanReader, SpanWriter, StoreError,

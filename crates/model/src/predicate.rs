@@ -2,7 +2,7 @@
 //! on the rows that its indexes leave over, so all stores agree by
 //! construction.
 
-use crate::{Attr, Batch, Range32, Resource, Span, SpanKind, Status, Value, flags, keys};
+use crate::{Attr, Batch, Range32, Resource, Span, SpanKind, Status, Text, Value, flags, keys};
 
 /// A condition on one span, together with its resource, scope, events and links.
 #[derive(Clone, Debug, PartialEq, Default)]
@@ -72,6 +72,14 @@ pub enum Cond {
     },
     /// An event of this name (a Zipkin annotation value).
     EventName(String),
+    /// The service matches a pattern, see [`Literal::Glob`].
+    ServiceGlob(String),
+    /// The span's name or Datadog resource matches a pattern.
+    NameGlob(String),
+    /// Some text of the span contains this, without regard to ASCII case:
+    /// service, name, resource, status message, event names, and text values
+    /// of attributes of the span, its events and its resource.
+    FullText(String),
 }
 
 /// Where an attribute is looked for.
@@ -117,6 +125,10 @@ pub enum Literal {
     Number(f64),
     /// Truth value.
     Bool(bool),
+    /// Pattern for the value printed as text: `*` is any text, `?` one
+    /// character, `\\` takes the next character as it is. Only with
+    /// [`Op::Eq`] and [`Op::Ne`].
+    Glob(String),
 }
 
 impl Expr {
@@ -165,37 +177,61 @@ impl Cond {
             Self::Attr { scope, key, op, value } => {
                 attr_ranges(batch, span, resource, *scope, |attrs| {
                     attrs.iter().any(|a| batch.str(a.key) == key && compare(batch, a.value, *op, value))
-                }) || intrinsic(batch, span, *scope, key, *op, value)
+                }) || intrinsic_text(batch, span, resource, *scope, key)
+                    .is_some_and(|text| compare(batch, Value::Str(text), *op, value))
             }
             Self::HasAttr { scope, key } => {
                 attr_ranges(batch, span, resource, *scope, |attrs| {
                     attrs.iter().any(|a| batch.str(a.key) == key)
                 }) || (key == keys::ERROR && matches!(scope, AttrScope::Any) && span.is_error())
+                    || intrinsic_text(batch, span, resource, *scope, key).is_some()
             }
             Self::EventName(name) => batch.span_events(span).iter().any(|e| batch.str(e.name) == name),
+            Self::ServiceGlob(pattern) => glob(pattern, batch.str(span.service)),
+            Self::NameGlob(pattern) => {
+                glob(pattern, batch.str(span.name))
+                    || (!span.resource.is_empty() && glob(pattern, batch.str(span.resource)))
+            }
+            Self::FullText(part) => full_text(batch, span, resource, part),
         }
     }
 }
 
-/// Keys that users write as tags and the model holds as fields.
-fn intrinsic(batch: &Batch, span: &Span, scope: AttrScope, key: &str, op: Op, value: &Literal) -> bool {
-    if matches!(scope, AttrScope::Event | AttrScope::Link) {
-        return false;
-    }
-    if matches!(scope, AttrScope::Any | AttrScope::Scope) && matches!(key, "scope.name" | "scope.version") {
-        let Some(s) = batch.scopes.get(span.scope as usize) else { return false };
-        let text = if key == "scope.name" { s.name } else { s.version };
-        return compare(batch, Value::Str(text), op, value);
-    }
-    if !matches!(scope, AttrScope::Any | AttrScope::SpanOrResource | AttrScope::Span) {
-        return false;
-    }
-    let text = match key {
-        keys::RESOURCE_NAME => span.resource,
-        keys::SPAN_TYPE => span.span_type,
-        _ => return false,
+/// Whether users write this key as a tag while the model holds it as a field
+/// of the span, scope or resource. An index over attributes alone must not
+/// exclude spans for such a key.
+pub fn is_intrinsic(key: &str) -> bool {
+    matches!(
+        key,
+        keys::RESOURCE_NAME
+            | keys::SPAN_TYPE
+            | keys::SERVICE_NAME
+            | keys::ERROR
+            | "scope.name"
+            | "scope.version"
+    ) || Resource::default().fields().iter().any(|(name, _)| *name == key)
+}
+
+/// The text of such a field, unless it is empty.
+fn intrinsic_text(
+    batch: &Batch,
+    span: &Span,
+    resource: Option<&Resource>,
+    scope: AttrScope,
+    key: &str,
+) -> Option<Text> {
+    use AttrScope::{Any, Resource, Scope, Span, SpanOrResource};
+    let scoped = || batch.scopes.get(span.scope as usize);
+    let text = match (key, scope) {
+        ("scope.name", Any | Scope) => scoped()?.name,
+        ("scope.version", Any | Scope) => scoped()?.version,
+        (keys::RESOURCE_NAME, Any | SpanOrResource | Span) => span.resource,
+        (keys::SPAN_TYPE, Any | SpanOrResource | Span) => span.span_type,
+        (keys::SERVICE_NAME, Any | SpanOrResource | Resource) => span.service,
+        (_, Any | SpanOrResource | Resource) => resource?.fields().iter().find(|(k, _)| *k == key)?.1,
+        _ => return None,
     };
-    !text.is_empty() && compare(batch, Value::Str(text), op, value)
+    (!text.is_empty()).then_some(text)
 }
 
 fn attr_ranges(
@@ -222,9 +258,75 @@ fn attr_ranges(
     }
 }
 
+fn full_text(batch: &Batch, span: &Span, resource: Option<&Resource>, part: &str) -> bool {
+    let part = part.as_bytes();
+    let within = |text: Text| {
+        let bytes = batch.arena.bytes(text);
+        part.is_empty() || bytes.windows(part.len()).any(|w| w.eq_ignore_ascii_case(part))
+    };
+    let in_attrs = |range: Range32| batch.attrs(range).iter().any(|a| a.value.as_text().is_some_and(within));
+    [span.service, span.name, span.resource, span.status_message].into_iter().any(within)
+        || in_attrs(span.attrs)
+        || batch.span_events(span).iter().any(|e| within(e.name) || in_attrs(e.attrs))
+        || resource.is_some_and(|r| in_attrs(r.attrs) || r.fields().into_iter().any(|(_, t)| within(t)))
+}
+
+/// Whether a pattern matches all of a text. Goes back only to the last `*`,
+/// so the time is at most the product of the lengths.
+fn glob(pattern: &str, text: &str) -> bool {
+    let (mut p, mut t) = (pattern, text);
+    let mut back: Option<(&str, &str)> = None;
+    loop {
+        let mut rest = p.chars();
+        let matched = match rest.next() {
+            Some('*') => {
+                p = rest.as_str();
+                back = Some((p, t));
+                continue;
+            }
+            None if t.is_empty() => return true,
+            None => None,
+            Some(want) => {
+                let literal = if want == '\\' { rest.next().unwrap_or('\\') } else { want };
+                let mut chars = t.chars();
+                match chars.next() {
+                    Some(c) if c == literal || want == '?' => Some((rest.as_str(), chars.as_str())),
+                    _ => None,
+                }
+            }
+        };
+        match (matched, back) {
+            (Some(next), _) => (p, t) = next,
+            (None, Some((after, from))) => {
+                let mut chars = from.chars();
+                if chars.next().is_none() {
+                    return false;
+                }
+                (p, t) = (after, chars.as_str());
+                back = Some((after, t));
+            }
+            (None, None) => return false,
+        }
+    }
+}
+
 /// Compares one value. Types that do not go together compare as false.
 fn compare(batch: &Batch, value: Value, op: Op, literal: &Literal) -> bool {
     use std::cmp::Ordering;
+    if let Literal::Glob(pattern) = literal {
+        let matches = match value {
+            Value::Str(t) => glob(pattern, batch.str(t)),
+            _ => match batch.scalar(value) {
+                Some(text) => glob(pattern, &text),
+                None => return false,
+            },
+        };
+        return match op {
+            Op::Eq => matches,
+            Op::Ne => !matches,
+            _ => false,
+        };
+    }
     let ordering = match (value, literal) {
         (Value::Str(t), Literal::Typed(s) | Literal::Str(s)) => batch.str(t).partial_cmp(s.as_str()),
         (Value::Bool(b), Literal::Typed(s)) => s.parse::<bool>().ok().and_then(|v| b.partial_cmp(&v)),
@@ -281,5 +383,45 @@ mod tests {
         let within = |min, max| Expr::Is(Cond::Duration { min, max }).matches(&b, &span, None);
         assert!(within(5_000, 5_000));
         assert!(!within(5_001, 9_000));
+    }
+
+    #[test]
+    fn patterns_match_as_in_a_shell() {
+        for (pattern, text, expected) in [
+            ("", "", true),
+            ("*", "", true),
+            ("a*c", "abbc", true),
+            ("a*b*c", "a-b-b-cc", true),
+            ("a?c", "aéc", true),
+            ("a?c", "ac", false),
+            ("*.js", "x.jsx", false),
+            (r"\*", "*", true),
+            (r"\*", "x", false),
+            ("ab", "abc", false),
+            ("**x", "yyx", true),
+        ] {
+            assert_eq!(glob(pattern, text), expected, "{pattern} {text}");
+        }
+    }
+
+    #[test]
+    fn fields_are_found_under_the_keys_users_give_them() {
+        use crate::draft::{Draft, batch};
+        let b = batch(&[Draft::new(1, 1).env("prod").resource("GET /").span_type("web").service("shop")]);
+        let has = |scope, key: &str, value: &str| {
+            let value = Literal::Typed(value.into());
+            Expr::Is(Cond::Attr { scope, key: key.into(), op: Op::Eq, value }).matches(
+                &b,
+                &b.spans[0],
+                b.resources.first(),
+            )
+        };
+        assert!(has(AttrScope::Any, "env", "prod"));
+        assert!(has(AttrScope::Resource, "env", "prod"));
+        assert!(!has(AttrScope::Span, "env", "prod"));
+        assert!(has(AttrScope::Span, "resource.name", "GET /"));
+        assert!(has(AttrScope::Resource, "service.name", "shop"));
+        let text = |t: &str| Expr::Is(Cond::FullText(t.into())).matches(&b, &b.spans[0], b.resources.first());
+        assert!(text("get") && text("PROD") && !text("absent"));
     }
 }

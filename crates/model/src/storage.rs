@@ -1,6 +1,7 @@
 //! The seam to any store: what can be written and what can be asked.
 
-use crate::{Batch, Expr, SpanKind, TraceId};
+use crate::{AttrScope, Batch, Cond, Expr, SpanKind, TraceId};
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 /// Why a store could not do what it was asked.
@@ -158,6 +159,10 @@ pub struct Dependency {
     pub calls: u64,
     /// Failed calls.
     pub errors: u64,
+    /// Further calls: a span of one service below a span of another where
+    /// neither role nor remote name tells of a call. Jaeger counts them,
+    /// Zipkin does not.
+    pub implied: u64,
 }
 
 /// An attribute key that occurs.
@@ -180,10 +185,37 @@ pub trait SpanReader: Send + Sync {
     fn trace(&self, id: TraceId, hint: TimeRange) -> Result<Option<Batch>, StoreError>;
     /// Traces that meet the search, newest first.
     fn search(&self, search: &Search) -> Result<Vec<TraceSummary>, StoreError>;
-    /// Calls between services of spans that start in the range.
+    /// Calls between services of spans that start in the range, by caller and
+    /// callee, as [`crate::Links`] reads them off whole traces.
     fn dependencies(&self, range: TimeRange) -> Result<Vec<Dependency>, StoreError>;
     /// Attribute keys that occur, sorted.
     fn attribute_keys(&self) -> Result<Vec<AttrKey>, StoreError>;
     /// Up to `limit` values of a key, printed as text, sorted.
     fn attribute_values(&self, key: &str, limit: usize) -> Result<Vec<String>, StoreError>;
+    /// Up to `limit` values of a key on spans that meet the condition, printed
+    /// as text, sorted. Unless a store knows better, the values are those of
+    /// the newest thousand such traces.
+    fn attribute_values_where(&self, key: &str, on: &Expr, limit: usize) -> Result<Vec<String>, StoreError> {
+        let has = Expr::Is(Cond::HasAttr { scope: AttrScope::SpanOrResource, key: key.to_owned() });
+        let wanted = Expr::all(vec![on.clone(), has]);
+        let search = Search { each: vec![wanted.clone()], limit: 1000, ..Search::default() };
+        let mut values = BTreeSet::new();
+        for found in self.search(&search)? {
+            let Some(trace) = self.trace(found.trace_id, TimeRange::ALL)? else { continue };
+            for chunk in &trace.chunks {
+                let resource = trace.resources.get(chunk.resource as usize);
+                for span in trace.chunk_spans(chunk) {
+                    if wanted.matches(&trace, span, resource) {
+                        let of_span = trace.get(span.attrs, key);
+                        let value = of_span.or_else(|| resource.and_then(|r| trace.get(r.attrs, key)));
+                        values.extend(value.and_then(|v| trace.scalar(v)));
+                    }
+                }
+            }
+            if values.len() >= limit {
+                break;
+            }
+        }
+        Ok(values.into_iter().take(limit).collect())
+    }
 }
