@@ -9,6 +9,7 @@
 //! | `v07.rs` | v0.7: a payload with metadata around v0.4 spans |
 //! | `v1.rs` | v1.0: integer keys, streaming string table, typed attributes |
 //! | `json.rs` | the JSON variant of v0.1–v0.4 |
+//! | `stats.rs` | client stats of `/v0.6/stats` |
 //! | `encode.rs` | model → v0.4 and v0.5, for tests and load tools |
 //!
 //! Rules: datadog-agent:pkg/proto/pbgo/trace (`decoder_bytes.go`,
@@ -17,6 +18,7 @@
 mod builder;
 mod encode;
 mod json;
+mod stats;
 mod v04;
 mod v05;
 mod v07;
@@ -27,6 +29,7 @@ use bytes::Bytes;
 use spanloom_model::{Arena, Batch, Intake, Protocol};
 
 pub use encode::{encode_v04, encode_v05};
+pub use stats::{decode_stats, decode_stats_within, stats_error_text};
 
 /// How the body of a v0.1–v0.4 request is written. Later versions are always
 /// msgpack, whatever the header says.

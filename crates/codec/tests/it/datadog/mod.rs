@@ -4,3 +4,4 @@ mod captured;
 mod examples;
 mod helpers;
 mod json;
+mod stats;
