@@ -1,0 +1,231 @@
+//! What one pass over a span's attributes finds out for the statistics.
+
+use crate::rules::{decimal, grpc_status, kind_counts, status_from_number};
+use spanloom_model::{Batch, Protocol, Span, SpanKind, Text, Value, keys};
+use std::collections::HashMap;
+
+/// Keys whose values become dimensions: peer tags first, then extra tags.
+/// Most attributes are told apart by a bitmap of (length, first byte).
+#[derive(Clone, Debug, Default)]
+pub(crate) struct KeySet {
+    keys: Vec<Box<str>>,
+    peers: usize,
+    places: HashMap<Box<[u8]>, u16, foldhash::fast::FixedState>,
+    map: Vec<u64>,
+}
+
+impl KeySet {
+    pub fn new(peers: &[String], extra: &[String]) -> Self {
+        let mut set =
+            Self { peers: peers.len().min(usize::from(u16::MAX)), map: vec![0; 64], ..Self::default() };
+        for key in peers.iter().take(set.peers).chain(extra).take(usize::from(u16::MAX)) {
+            let Some(first) = key.bytes().next() else { continue };
+            set.map[key.len().min(63)] |= 1 << (first & 63);
+            set.places.entry(key.as_bytes().into()).or_insert(set.keys.len() as u16);
+            set.keys.push(key.as_str().into());
+        }
+        set
+    }
+
+    #[inline]
+    fn find(&self, key: &[u8]) -> Option<u16> {
+        let first = *key.first()?;
+        if self.map.get(key.len().min(63)).is_some_and(|m| m >> (first & 63) & 1 != 0) {
+            return self.places.get(key).copied();
+        }
+        None
+    }
+
+    pub fn key(&self, place: u16) -> &str {
+        self.keys.get(usize::from(place)).map_or("", |k| k)
+    }
+
+    pub fn is_peer(&self, place: u16) -> bool {
+        usize::from(place) < self.peers
+    }
+
+    pub fn has_peers(&self) -> bool {
+        self.peers > 0
+    }
+}
+
+/// Facts of one span that counts.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Facts {
+    /// Position in [`Batch::spans`].
+    pub span: u32,
+    pub kind: Kind,
+    pub status: u32,
+    pub grpc: Option<u32>,
+    pub service_source: Text,
+    pub top_level: bool,
+    /// Positions in the scratch list of dimensions.
+    pub dims: (u32, u32),
+}
+
+/// Text of the span kind: as sent, or from the numeric field.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Kind {
+    Tag(Text),
+    Name(&'static str),
+}
+
+impl Kind {
+    pub fn str(self, batch: &Batch) -> &str {
+        match self {
+            Self::Tag(t) => batch.str(t),
+            Self::Name(n) => n,
+        }
+    }
+}
+
+/// A dimension found: place of the key, value.
+pub(crate) type Dim = (u16, Text);
+
+/// A fact with the rank of its source: the lowest rank wins, then the first.
+struct Ranked<T>(u8, Option<T>);
+
+impl<T> Ranked<T> {
+    fn offer(&mut self, rank: u8, value: T) {
+        if self.1.is_none() || rank < self.0 {
+            *self = Self(rank, Some(value));
+        }
+    }
+}
+
+pub(crate) struct Scan<'a> {
+    pub batch: &'a Batch,
+    pub keys: &'a KeySet,
+    pub by_kind: bool,
+}
+
+impl Scan<'_> {
+    /// Looks at one span. `top_level` is what is known beside the marks.
+    /// `git` takes the first commit id met. Dimensions go to `dims`; they stay
+    /// there only if the span counts.
+    pub fn span(
+        &self,
+        at: usize,
+        span: &Span,
+        top_level: bool,
+        git: &mut Text,
+        dims: &mut Vec<Dim>,
+    ) -> Option<Facts> {
+        let batch = self.batch;
+        let first_dim = dims.len();
+        let mut top_level = top_level;
+        let (mut measured, mut partial) = (false, false);
+        let mut kind_tag = None;
+        let mut service_source = Text::EMPTY;
+        let mut base_service = Text::EMPTY;
+        let mut status = Ranked(0, None);
+        let mut grpc = Ranked(0, None);
+        for attr in batch.attrs(span.attrs) {
+            let key = batch.arena.bytes(attr.key);
+            match (key, attr.value) {
+                (b"_top_level" | b"_dd.top_level", v) => top_level |= v.as_f64() == Some(1.0),
+                (b"_dd.measured", v) => measured |= v.as_f64() == Some(1.0),
+                (b"_dd.partial_version", v) => partial |= v.as_f64().is_some_and(|n| n >= 0.0),
+                (b"span.kind", Value::Str(t)) => kind_tag = kind_tag.or(Some(t)),
+                (b"_dd.svc_src", Value::Str(t)) if service_source.is_empty() => service_source = t,
+                (b"_dd.git.commit.sha", Value::Str(t)) if git.is_empty() => *git = t,
+                (b"http.status_code", Value::Str(_)) => status.offer(1, attr.value),
+                (b"http.status_code", v) if v.as_f64().is_some() => status.offer(0, v),
+                (b"http.response.status_code", Value::Str(_)) => status.offer(3, attr.value),
+                (b"http.response.status_code", v) if v.as_f64().is_some() => status.offer(2, v),
+                (b"rpc.grpc.status_code", v) => grpc.offer(if v.as_f64().is_some() { 0 } else { 4 }, v),
+                (b"grpc.code", v) => grpc.offer(if v.as_f64().is_some() { 1 } else { 5 }, v),
+                (b"rpc.grpc.status.code", v) => grpc.offer(if v.as_f64().is_some() { 2 } else { 6 }, v),
+                (b"grpc.status.code", v) => grpc.offer(if v.as_f64().is_some() { 3 } else { 7 }, v),
+                _ => {}
+            }
+            if let Value::Str(value) = attr.value
+                && !value.is_empty()
+                && let Some(place) = self.keys.find(key)
+            {
+                dims.push((place, value));
+            }
+            if let (b"_dd.base_service", Value::Str(t)) = (key, attr.value)
+                && base_service.is_empty()
+            {
+                base_service = t;
+            }
+        }
+        let kind = match kind_tag {
+            Some(t) => Kind::Tag(t),
+            None if span.kind == SpanKind::Unspecified && batch.intake.protocol == Protocol::DatadogV1 => {
+                Kind::Name("unknown")
+            }
+            None => Kind::Name(span.kind.name()),
+        };
+        let kind_text = kind.str(batch);
+        if partial || !(top_level || measured || self.by_kind && kind_counts(kind_text)) {
+            dims.truncate(first_dim);
+            return None;
+        }
+        self.choose_dims(kind_text, base_service, first_dim, dims);
+        Some(Facts {
+            span: at as u32,
+            kind,
+            status: match status.1 {
+                Some(Value::Str(t)) => decimal(batch.str(t)).unwrap_or(0),
+                Some(v) => status_from_number(v.as_f64().unwrap_or(0.0)),
+                None => 0,
+            },
+            grpc: match (grpc.0, grpc.1) {
+                (rank, Some(Value::Str(t))) => {
+                    // The two newer keys are integers; a text counts only if it is one.
+                    if rank <= 5 { grpc_status(batch.str(t)) } else { decimal(batch.str(t)) }
+                }
+                (_, Some(v)) => v.as_f64().filter(|n| (0.0..=4_294_967_295.0).contains(n)).map(|n| n as u32),
+                (_, None) => None,
+            },
+            service_source,
+            top_level,
+            dims: (first_dim as u32, dims.len() as u32),
+        })
+    }
+
+    /// Leaves the dimensions that the kind allows, in order of the keys, each
+    /// key once.
+    fn choose_dims(&self, kind: &str, base_service: Text, first: usize, dims: &mut Vec<Dim>) {
+        if dims.len() == first {
+            return;
+        }
+        let all = ["client", "producer", "consumer"].iter().any(|k| kind.eq_ignore_ascii_case(k));
+        let base = !all
+            && !base_service.is_empty()
+            && self.keys.has_peers()
+            && (kind.is_empty() || kind.eq_ignore_ascii_case("internal"));
+        let mut kept = first;
+        for i in first..dims.len() {
+            let dim = dims[i];
+            let peer = self.keys.is_peer(dim.0);
+            if (!peer || all) && !dims[first..kept].iter().any(|d| d.0 == dim.0) {
+                dims[kept] = dim;
+                kept += 1;
+            }
+        }
+        dims.truncate(kept);
+        dims[first..].sort_unstable_by_key(|d| d.0);
+        if base {
+            dims.push((BASE_SERVICE, base_service));
+        }
+    }
+}
+
+/// Place that stands for `_dd.base_service` looked at alone, which counts even
+/// if the configured list lacks it.
+pub(crate) const BASE_SERVICE: u16 = u16::MAX;
+
+impl KeySet {
+    /// Text of the key of a dimension.
+    pub fn dim_key(&self, place: u16) -> &str {
+        if place == BASE_SERVICE { keys::BASE_SERVICE } else { self.key(place) }
+    }
+
+    /// Whether a dimension is a peer tag.
+    pub fn dim_is_peer(&self, place: u16) -> bool {
+        place == BASE_SERVICE || self.is_peer(place)
+    }
+}

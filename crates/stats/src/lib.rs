@@ -1,0 +1,30 @@
+//! Trace statistics: every span is counted before anything is sampled away.
+//!
+//! No clock, no randomness, no I/O: time and random numbers are arguments.
+//!
+//! Code map
+//!
+//! | file | contents |
+//! |---|---|
+//! | `concentrator.rs` | [`Concentrator`]: counts spans into buckets of ten seconds |
+//! | `facts.rs` | one pass over a span's attributes |
+//! | `client.rs` | [`ClientAggregator`]: merges what tracers counted |
+//! | `payload.rs` | [`split`], [`encode`]: cutting and writing payloads for the intake |
+//! | `red.rs` | [`Red`]: requests, errors and latencies kept for local answers |
+//! | `sketch.rs` | [`Sketch`]: latencies with 1 % accuracy, and its protobuf form |
+//! | `rules.rs` | [`rules`]: small pure rules (status codes, hashes, weights) |
+#![forbid(unsafe_code)]
+
+mod client;
+mod concentrator;
+mod facts;
+mod payload;
+mod red;
+pub mod rules;
+mod sketch;
+
+pub use client::{ClientAggregator, ClientSettings, client_bucket_time, fold_duplicates};
+pub use concentrator::{Concentrator, Counters, OVERFLOW, Settings};
+pub use payload::{MAX_GROUPS, encode, split};
+pub use red::{Red, RedFilter, RedPoint, RedSeries, RedSettings};
+pub use sketch::{GAMMA, MAX_BINS, Sketch, SketchError, index as sketch_index, truncate_duration};

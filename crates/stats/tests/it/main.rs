@@ -1,0 +1,10 @@
+//! Integration tests of the statistics.
+#![allow(clippy::unwrap_used, clippy::panic)]
+
+mod client;
+mod concentrator;
+mod make;
+mod payload;
+mod properties;
+mod red;
+mod vectors;
