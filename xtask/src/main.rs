@@ -14,7 +14,6 @@ const EDGES: &[(&str, &[&str])] = &[
     ("benchkit", &[]),
     ("obfuscator", &[]),
     ("policy", &[]),
-    ("outbound", &[]),
     ("codec", &["model"]),
     ("journal", &["model"]),
     ("segment", &["model"]),

@@ -1,7 +1,7 @@
 //! v0.3 and v0.4: an array of chunks, each an array of spans, each a map.
 
 use super::RequestMeta;
-use super::builder::{Builder, MAX_GENERATED, Marks};
+use super::builder::{Builder, MAX_GENERATED, Marks, hash};
 use crate::msgpack::{Reader, Result};
 use spanloom_model::{Attr, Chunk, Event, Link, Range32, Span, SpanId, TraceId, Value};
 
@@ -9,7 +9,6 @@ pub(super) fn decode(b: &mut Builder, body: &[u8], meta: &RequestMeta<'_>) -> Re
     b.resource_from_headers(meta);
     let mut r = Reader::new(body);
     let chunks = r.array(MAX_GENERATED)?;
-    b.expect(400, 28);
     for i in 0..chunks {
         b.chunk = i;
         spans_of_chunk(b, &mut r, Chunk::default())?;
@@ -135,10 +134,13 @@ fn meta(b: &mut Builder, r: &mut Reader<'_>, marks: &mut Marks) -> Result<()> {
     let n = r.map(b.limits.elements as usize)?;
     let mut set = b.open(n)?;
     for _ in 0..n {
-        let (key, hash) = b.lax_key(r)?;
-        let value = b.lax_text(r)?;
-        marks.note(&b.batch.arena, key, value);
-        b.add(&mut set, key, hash, || Value::Str(value));
+        let k = r.str_or_nil()?;
+        let v = r.str_or_nil()?;
+        let key_bytes = r.bytes(k);
+        marks.note(key_bytes, r.bytes(v));
+        let key = b.text(r, k);
+        let value = Value::Str(b.text(r, v));
+        b.add(&mut set, key, hash(key_bytes), value);
     }
     b.close(set);
     Ok(())
@@ -149,9 +151,10 @@ fn metrics(b: &mut Builder, r: &mut Reader<'_>) -> Result<()> {
     let n = r.map(b.limits.elements as usize)?;
     let mut set = b.open(n)?;
     for _ in 0..n {
-        let (key, hash) = b.lax_key(r)?;
-        let value = r.float_or_nil()?;
-        b.add(&mut set, key, hash, || Value::Double(value));
+        let k = r.str_or_nil()?;
+        let value = Value::Double(r.float_or_nil()?);
+        let key = b.text(r, k);
+        b.add(&mut set, key, hash(r.bytes(k)), value);
     }
     b.close(set);
     Ok(())
@@ -161,9 +164,10 @@ fn meta_struct(b: &mut Builder, r: &mut Reader<'_>) -> Result<()> {
     let n = r.map(b.limits.elements as usize)?;
     let mut set = b.open(n)?;
     for _ in 0..n {
-        let (key, hash) = b.lax_key(r)?;
-        let value = b.raw(r.bin()?);
-        b.add(&mut set, key, hash, || Value::Bytes(value));
+        let k = r.str_or_nil()?;
+        let value = Value::Bytes(b.raw(r.bin()?));
+        let key = b.text(r, k);
+        b.add(&mut set, key, hash(r.bytes(k)), value);
     }
     b.close(set);
     Ok(())
@@ -226,13 +230,14 @@ fn event_attrs(b: &mut Builder, r: &mut Reader<'_>) -> Result<Range32> {
     let n = r.map(MAX_GENERATED)?;
     let mut set = b.open(n)?;
     for _ in 0..n {
-        let (key, hash) = b.lax_key(r)?;
+        let k = r.str_or_nil()?;
         // nil, and a list without elements, crash the Agent: left out here.
         if r.nil() {
             continue;
         }
         if let Some(value) = any_value(b, r, true)? {
-            b.add(&mut set, key, hash, || value);
+            let key = b.text(r, k);
+            b.add(&mut set, key, hash(r.bytes(k)), value);
         }
     }
     Ok(b.close(set))

@@ -1,3 +1,0 @@
-//! Obfuscation against a plain scan of the same bytes.
-
-fn main() {}

@@ -1,0 +1,153 @@
+//! Deadlines on a connection. A request (head and body) must arrive within
+//! the read time-out; a connection without a request may be idle longer.
+//! Enforced where bytes are read, so that it holds whatever the peer does.
+
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::{Context, Poll};
+use std::time::Duration;
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::time::{Instant, Sleep};
+
+/// What the connection is doing, shared by the I/O and the service.
+pub(crate) struct Phases {
+    read_timeout: Duration,
+    idle_timeout: Duration,
+    now: Mutex<Phase>,
+    timed_out: AtomicBool,
+}
+
+#[derive(Clone, Copy)]
+enum Phase {
+    /// Between requests, since.
+    Idle(Instant),
+    /// A head is arriving, since.
+    Head(Instant),
+    /// A request is being handled; its body has a deadline of its own.
+    Busy,
+}
+
+impl Phases {
+    /// A new connection: the first head is awaited from now on.
+    pub(crate) fn new(read_timeout: Duration, idle_timeout: Duration) -> Arc<Self> {
+        Arc::new(Self {
+            read_timeout,
+            idle_timeout,
+            now: Mutex::new(Phase::Head(Instant::now())),
+            timed_out: AtomicBool::new(false),
+        })
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Phase> {
+        self.now.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// A head has been read. Returns by when the body must have arrived.
+    pub(crate) fn begin(&self) -> Instant {
+        let mut now = self.lock();
+        let since = match *now {
+            Phase::Head(since) => since,
+            // A pipelined request: its head came with the one before.
+            Phase::Idle(_) | Phase::Busy => Instant::now(),
+        };
+        *now = Phase::Busy;
+        since + self.read_timeout
+    }
+
+    /// The answer is ready.
+    pub(crate) fn end(&self) {
+        *self.lock() = Phase::Idle(Instant::now());
+    }
+
+    /// Whether a deadline has passed (HTTP does not always say so: a
+    /// connection on which nothing ever came just ends).
+    pub(crate) fn timed_out(&self) -> bool {
+        self.timed_out.load(Relaxed)
+    }
+
+    fn arrived(&self) {
+        let mut now = self.lock();
+        if let Phase::Idle(_) = *now {
+            *now = Phase::Head(Instant::now());
+        }
+    }
+
+    fn deadline(&self) -> Option<Instant> {
+        match *self.lock() {
+            Phase::Idle(since) => Some(since + self.idle_timeout),
+            Phase::Head(since) => Some(since + self.read_timeout),
+            Phase::Busy => None,
+        }
+    }
+}
+
+/// A stream whose reads fail when the deadline has passed.
+pub(crate) struct Guarded<S> {
+    io: S,
+    phases: Arc<Phases>,
+    timer: Option<Pin<Box<Sleep>>>,
+}
+
+impl<S> Guarded<S> {
+    pub(crate) fn new(io: S, phases: Arc<Phases>) -> Self {
+        Self { io, phases, timer: None }
+    }
+
+    pub(crate) fn into_inner(self) -> S {
+        self.io
+    }
+}
+
+impl<S: AsyncRead + Unpin> AsyncRead for Guarded<S> {
+    fn poll_read(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<std::io::Result<()>> {
+        let this = self.get_mut();
+        let before = buf.filled().len();
+        match Pin::new(&mut this.io).poll_read(cx, buf) {
+            Poll::Ready(result) => {
+                if buf.filled().len() > before {
+                    this.phases.arrived();
+                }
+                Poll::Ready(result)
+            }
+            Poll::Pending => {
+                let Some(deadline) = this.phases.deadline() else { return Poll::Pending };
+                let timer = this.timer.get_or_insert_with(|| Box::pin(tokio::time::sleep_until(deadline)));
+                if timer.deadline() != deadline {
+                    timer.as_mut().reset(deadline);
+                }
+                timer.as_mut().poll(cx).map(|()| {
+                    this.phases.timed_out.store(true, Relaxed);
+                    Err(std::io::ErrorKind::TimedOut.into())
+                })
+            }
+        }
+    }
+}
+
+impl<S: AsyncWrite + Unpin> AsyncWrite for Guarded<S> {
+    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<std::io::Result<usize>> {
+        Pin::new(&mut self.get_mut().io).poll_write(cx, buf)
+    }
+    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<std::io::Result<()>> {
+        Pin::new(&mut self.get_mut().io).poll_flush(cx)
+    }
+    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<std::io::Result<()>> {
+        Pin::new(&mut self.get_mut().io).poll_shutdown(cx)
+    }
+    fn poll_write_vectored(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bufs: &[std::io::IoSlice<'_>],
+    ) -> Poll<std::io::Result<usize>> {
+        Pin::new(&mut self.get_mut().io).poll_write_vectored(cx, bufs)
+    }
+    fn is_write_vectored(&self) -> bool {
+        self.io.is_write_vectored()
+    }
+}

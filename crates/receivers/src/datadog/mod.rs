@@ -1,0 +1,165 @@
+//! The Datadog trace API, as the trace-agent 7.80 answers it.
+//!
+//! | file | holds |
+//! |---|---|
+//! | `mod.rs` | [`Receiver`]: which path leads where |
+//! | `config.rs` | [`Config`]: every setting with its `DD_*` name |
+//! | `endpoints.rs` | the table of paths, in the order of `/info` |
+//! | `traces.rs` | the trace endpoints: admission, decoding, answers |
+//! | `statistics.rs` | `/v0.6/stats` |
+//! | `info.rs`, `gojson.rs` | `/info` and its hash; Go's JSON layout |
+//! | `container.rs`, `cgroup.rs` | which container a request comes from |
+//! | `request.rs` | media types, truth values, process tags of a request |
+
+mod cgroup;
+mod config;
+mod container;
+mod endpoints;
+mod gojson;
+mod info;
+mod request;
+mod statistics;
+mod traces;
+
+pub use cgroup::CgroupResolver;
+pub use config::{Config, InfoConfig, Obfuscation, SetLogLevel};
+pub use container::{ContainerResolver, External, NoContainers};
+pub use info::BUILT_IN_PEER_TAGS;
+
+use crate::answer::{self, Answer};
+use crate::mux::{self, Match};
+use crate::proxy;
+use crate::server::{Handler, HandlerFuture, Request, ServerConfig};
+use endpoints::{ENDPOINTS, Route};
+use http::{HeaderValue, Method, StatusCode};
+use spanloom_pipeline::Inlet;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::sync::Semaphore;
+
+/// Answers the Datadog trace API. One for all its listeners.
+pub struct Receiver {
+    config: Config,
+    inlet: Inlet,
+    containers: Arc<dyn ContainerResolver>,
+    /// Big bodies are decoded by so many threads at most.
+    decode_slots: Semaphore,
+    info: info::Info,
+    version: HeaderValue,
+    state: HeaderValue,
+    /// Patterns that are switched on, as positions in the table.
+    enabled: Vec<usize>,
+}
+
+impl Receiver {
+    /// A receiver that hands what it receives to `inlet`.
+    pub fn new(config: Config, inlet: Inlet, containers: Arc<dyn ContainerResolver>) -> Self {
+        let enabled: Vec<usize> = (0..ENDPOINTS.len()).filter(|i| (ENDPOINTS[*i].enabled)(&config)).collect();
+        let listed: Vec<&str> =
+            enabled.iter().map(|i| &ENDPOINTS[*i]).filter(|e| e.listed).map(|e| e.pattern).collect();
+        let info = info::Info::new(&config, &listed);
+        let cores = std::thread::available_parallelism().map_or(1, usize::from);
+        let slots = if config.decoders == 0 { (cores / 2).max(1) } else { config.decoders };
+        Self {
+            version: HeaderValue::try_from(&config.info.version)
+                .unwrap_or(HeaderValue::from_static("unknown")),
+            state: HeaderValue::try_from(info.hash()).unwrap_or(HeaderValue::from_static("")),
+            decode_slots: Semaphore::new(slots.min(Semaphore::MAX_PERMITS)),
+            config,
+            inlet,
+            containers,
+            info,
+            enabled,
+        }
+    }
+
+    /// Bounds for its listeners. The lease is for TCP only.
+    pub fn server_config(&self, tcp: bool) -> ServerConfig {
+        ServerConfig {
+            max_connections: self.config.max_connections,
+            connection_lease: if tcp { self.config.connection_limit } else { 0 },
+            read_timeout: self.config.request_timeout(),
+            ..ServerConfig::default()
+        }
+    }
+
+    /// The body of `/info`.
+    pub fn info(&self) -> bytes::Bytes {
+        self.info.body()
+    }
+
+    async fn answer(&self, request: &mut Request) -> Answer {
+        let path = request.head.uri.path();
+        let patterns = self.enabled.iter().map(|i| ENDPOINTS[*i].pattern);
+        let route = match mux::find(patterns, path) {
+            Match::NotFound => return answer::not_found(),
+            Match::Redirect(to) => {
+                return mux::redirect(&request.head.method, &to, request.head.uri.query());
+            }
+            Match::Found(i) => self.enabled.get(i).map(|i| ENDPOINTS[*i].route),
+        };
+        let mut answer = match route {
+            Some(Route::Info) => return self.info.answer(self.container_tags_hash(request)),
+            Some(Route::Traces(version)) => self.traces(request, version).await,
+            Some(Route::Services { json_only }) => self.services(request, json_only),
+            Some(Route::Stats) => self.statistics(request).await,
+            Some(Route::RemoteConfig) => self.remote_config(request).await,
+            Some(Route::ConfigSet) => self.config_set(request),
+            Some(Route::Proxy(product)) => {
+                let max = self.config.max_payload_size.max(PROXY_BYTES);
+                proxy::accept(request, product, max, self.inlet.ledger()).await
+            }
+            None => return answer::not_found(),
+        };
+        let headers = answer.headers_mut();
+        headers.insert("datadog-agent-version", self.version.clone());
+        headers.insert("datadog-agent-state", self.state.clone());
+        answer
+    }
+
+    /// `/v0.7/config`: there is never anything new.
+    async fn remote_config(&self, request: &mut Request) -> Answer {
+        let limits = self.body_limits();
+        let received = crate::body::receive(request, &self.inlet, limits).await;
+        match received.map(|r| serde_json::from_slice::<serde_json::Value>(&r.bytes)) {
+            Ok(Ok(_)) => answer::typed(StatusCode::OK, answer::TEXT, "{}"),
+            Ok(Err(e)) => answer::error(StatusCode::BAD_REQUEST, &e.to_string()),
+            Err(e) => answer::error(StatusCode::BAD_REQUEST, &e.to_string()),
+        }
+    }
+
+    /// `/config/set?log_level=…`.
+    fn config_set(&self, request: &Request) -> Answer {
+        if request.head.method != Method::POST {
+            let text = format!("{{\"error\": \"{} method not allowed, only POST\"}}", request.head.method);
+            return answer::typed(StatusCode::METHOD_NOT_ALLOWED, answer::TEXT, text);
+        }
+        let query = request.head.uri.query().unwrap_or_default();
+        let level = query.split('&').find_map(|pair| pair.strip_prefix("log_level="));
+        match (&self.config.set_log_level, level) {
+            (Some(set), Some(level)) => match set(level) {
+                Ok(()) => answer::empty(StatusCode::OK),
+                Err(e) => answer::error(StatusCode::INTERNAL_SERVER_ERROR, &e),
+            },
+            _ => answer::empty(StatusCode::OK),
+        }
+    }
+
+    fn body_limits(&self) -> crate::body::BodyLimits {
+        crate::body::BodyLimits { max: self.config.max_payload_size, wait: self.config.decoder_timeout }
+    }
+}
+
+impl Handler for Receiver {
+    fn handle<'a>(&'a self, request: &'a mut Request) -> HandlerFuture<'a> {
+        Box::pin(self.answer(request))
+    }
+}
+
+/// Most bytes of a proxied body read without forwarding it.
+const PROXY_BYTES: u64 = 50 << 20;
+
+/// Where a duration of 0 means the default.
+fn or_default(seconds: u64, default: u64) -> Duration {
+    Duration::from_secs(if seconds == 0 { default } else { seconds })
+}

@@ -1,0 +1,307 @@
+//! The trace endpoints (datadog-agent:pkg/trace/api/api.go).
+
+use super::{Receiver, request as req};
+use crate::answer::{self, Answer};
+use crate::body::{self, BodyError, Received};
+use crate::server::Request;
+use bytes::Bytes;
+use http::header::CONTENT_TYPE;
+use http::{HeaderValue, StatusCode};
+use spanloom_codec::DecodeError;
+use spanloom_codec::datadog::{Encoding, RequestMeta, decode_traces};
+use spanloom_model::{Attr, Batch, Intake, Protocol, Value, keys};
+use spanloom_pipeline::{Ledger, PayloadOutcome, Refused};
+use std::sync::Arc;
+use tokio::time::Instant;
+
+/// Bodies up to this size are decoded where they are received; decoding them
+/// takes about as long as handing them to another thread.
+const INLINE_BYTES: usize = 64 << 10;
+
+const RATES_VERSION: &str = "datadog-rates-payload-version";
+
+/// How a request failed, in the words of the Agent.
+enum Failure {
+    /// No room in time; the reason is the ledger's.
+    Overload(&'static str),
+    /// Room was not found before the request's time was over.
+    TimedOut,
+    TooLarge,
+    Slow,
+    Decode(DecodeError),
+}
+
+/// What a decoder needs of a request, owned, so that it can go to a thread.
+struct Meta {
+    lang: String,
+    lang_version: String,
+    tracer_version: String,
+    container_id: String,
+    process_tags: String,
+}
+
+/// Counts a request once, also when its connection goes away under it.
+struct Counted {
+    ledger: Arc<Ledger>,
+    protocol: Protocol,
+    traces: u64,
+    bytes: u64,
+    open: bool,
+}
+
+impl Counted {
+    fn end(&mut self, outcome: PayloadOutcome, reason: &'static str) {
+        if std::mem::replace(&mut self.open, false) {
+            self.ledger.payload(self.protocol, outcome, reason, self.traces, self.bytes);
+        }
+    }
+}
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        self.end(PayloadOutcome::Refused, "client_gone");
+    }
+}
+
+impl Receiver {
+    pub(super) async fn traces(&self, request: &mut Request, version: Protocol) -> Answer {
+        let encoding = match version {
+            Protocol::DatadogV05 | Protocol::DatadogV07 | Protocol::DatadogV1 => Encoding::Msgpack,
+            _ => req::encoding(request.header("content-type")),
+        };
+        if let Some(refusal) = refuse(request, version, encoding) {
+            return refusal;
+        }
+        let mut counted = Counted {
+            ledger: Arc::clone(self.inlet.ledger()),
+            protocol: version,
+            traces: req::count(request.header("x-datadog-trace-count")),
+            bytes: 0,
+            open: true,
+        };
+        match self.take(request, version, encoding, &mut counted).await {
+            Ok(()) => {
+                counted.end(PayloadOutcome::Accepted, "");
+                self.success(request, version)
+            }
+            Err(failure) => self.failure(request, version, failure, &mut counted).await,
+        }
+    }
+
+    /// Body → batch → pipeline.
+    async fn take(
+        &self,
+        request: &mut Request,
+        version: Protocol,
+        encoding: Encoding,
+        counted: &mut Counted,
+    ) -> Result<(), Failure> {
+        let slot_by = Instant::now() + self.config.decoder_timeout;
+        let max = self.config.max_payload_size;
+        if encoding == Encoding::Msgpack && request.length().is_some_and(|n| n > max) {
+            return Err(Failure::TooLarge);
+        }
+        let intake = Intake {
+            protocol: version,
+            transport: request.conn.transport,
+            client: req::client_flags(request),
+            received_at: self.inlet.now(),
+        };
+        let meta = self.meta(request);
+        let Received { bytes, more, mut permit } =
+            match body::receive(request, &self.inlet, self.body_limits()).await {
+                Ok(received) => received,
+                Err(BodyError::Busy) => return Err(Failure::Overload("memory")),
+                Err(BodyError::Timeout) => return Err(Failure::Slow),
+                Err(BodyError::Ended) => return Err(Failure::Decode(DecodeError::UnexpectedEof)),
+            };
+        counted.bytes = bytes.len() as u64;
+        // The Agent's msgpack reader reads once more to see the end, and finds
+        // its limit used up when the body is exactly as long.
+        if encoding == Encoding::Msgpack && bytes.len() as u64 >= max {
+            return Err(Failure::TooLarge);
+        }
+        let decoded = if bytes.len() <= INLINE_BYTES {
+            decode(version, encoding, bytes, intake, &meta)
+        } else {
+            let slot = tokio::time::timeout_at(slot_by.min(request.deadline), self.decode_slots.acquire());
+            let Ok(Ok(_slot)) = slot.await else { return Err(Failure::Overload("decoders")) };
+            let work = move || decode(version, encoding, bytes, intake, &meta);
+            match tokio::task::spawn_blocking(work).await {
+                Ok(decoded) => decoded,
+                Err(_) => Err(DecodeError::new("internal error")),
+            }
+        };
+        let mut batch = match decoded {
+            Ok(batch) => batch,
+            // The value would have gone on beyond the limit.
+            Err(DecodeError::UnexpectedEof | DecodeError::TooFewBytes) if more => {
+                return Err(Failure::TooLarge);
+            }
+            Err(error) => return Err(Failure::Decode(error)),
+        };
+        self.add_container_tags(&mut batch);
+        permit.resize(batch.size() as u64);
+        match self.inlet.submit(batch, permit).await {
+            Ok(_) => Ok(()),
+            Err(Refused::Busy) => Err(Failure::Overload("queue_full")),
+            Err(Refused::NotTaken { reason }) => Err(Failure::Overload(reason)),
+            Err(Refused::Closing) => Err(Failure::Overload("closing")),
+            Err(Refused::Timeout) => Err(Failure::TimedOut),
+            Err(Refused::Failed) => {
+                // Sending the same bytes again would fail again.
+                counted.end(PayloadOutcome::Rejected, "panic");
+                Ok(())
+            }
+        }
+    }
+
+    fn meta(&self, request: &Request) -> Meta {
+        Meta {
+            lang: request.header("datadog-meta-lang").into(),
+            lang_version: request.header("datadog-meta-lang-version").into(),
+            tracer_version: request.header("datadog-meta-tracer-version").into(),
+            container_id: self.container_of(request),
+            process_tags: request.header("x-datadog-process-tags").into(),
+        }
+    }
+
+    /// Puts what is known about the container on the resources; overwrites
+    /// what a tracer sent.
+    fn add_container_tags(&self, batch: &mut Batch) {
+        for i in 0..batch.resources.len() {
+            let resource = batch.resources[i];
+            if resource.container_id.is_empty() {
+                continue;
+            }
+            let tags = self.containers.tags(batch.str(resource.container_id)).unwrap_or_default().join(",");
+            if tags.is_empty() {
+                continue;
+            }
+            let value = Value::Str(batch.arena.push(&tags));
+            let known =
+                batch.attrs(resource.attrs).iter().position(|a| batch.str(a.key) == keys::CONTAINER_TAGS);
+            match known {
+                Some(at) => batch.attrs[resource.attrs.start as usize + at].value = value,
+                None => {
+                    let key = batch.arena.push_static(keys::CONTAINER_TAGS);
+                    batch.resources[i].attrs = batch.extend_range(resource.attrs, Attr { key, value });
+                }
+            }
+        }
+    }
+
+    /// The answer to a body that was taken.
+    fn success(&self, request: &Request, version: Protocol) -> Answer {
+        if !answers_rates(version) {
+            return answer::typed(StatusCode::OK, answer::TEXT, "OK\n");
+        }
+        let rates = self.inlet.rates().snapshot();
+        let known = request.header(RATES_VERSION);
+        let body = if !known.is_empty() && known == rates.version {
+            Bytes::from_static(b"{}")
+        } else {
+            rates.body.clone()
+        };
+        let mut answer = answer::typed(StatusCode::OK, answer::JSON, body);
+        if !known.is_empty()
+            && let Ok(version) = HeaderValue::try_from(&rates.version)
+        {
+            answer.headers_mut().insert(RATES_VERSION, version);
+        }
+        answer
+    }
+
+    async fn failure(
+        &self,
+        request: &mut Request,
+        version: Protocol,
+        failure: Failure,
+        counted: &mut Counted,
+    ) -> Answer {
+        match failure {
+            Failure::Overload(reason) => {
+                counted.end(PayloadOutcome::Refused, reason);
+                // The Agent reads the body before it answers, so that the
+                // connection stays usable. Whatever goes wrong, the answer is
+                // the same.
+                let _ = body::discard(request, self.config.max_payload_size).await;
+                self.overload(request, version)
+            }
+            Failure::TimedOut => {
+                counted.end(PayloadOutcome::Refused, "payload_timeout");
+                answer::empty(StatusCode::TOO_MANY_REQUESTS)
+            }
+            Failure::TooLarge => {
+                counted.end(PayloadOutcome::Rejected, "payload_too_large");
+                answer::error(StatusCode::PAYLOAD_TOO_LARGE, "payload-too-large")
+            }
+            Failure::Slow => {
+                counted.end(PayloadOutcome::Rejected, "timeout");
+                answer::error(StatusCode::REQUEST_TIMEOUT, "timeout")
+            }
+            Failure::Decode(error) => {
+                counted.end(PayloadOutcome::Rejected, error.drop_reason());
+                tracing::debug!(%error, protocol = version.name(), "body cannot be decoded");
+                answer::error(StatusCode::BAD_REQUEST, &error.to_string())
+            }
+        }
+    }
+
+    /// The body of a success, under a status that says so only to clients that
+    /// asked for it.
+    fn overload(&self, request: &Request, version: Protocol) -> Answer {
+        let mut answer = self.success(request, version);
+        answer.headers_mut().remove(RATES_VERSION);
+        let honest =
+            req::truthy(request.header("datadog-send-real-http-status")) || self.config.feature("429");
+        if honest {
+            *answer.status_mut() = StatusCode::TOO_MANY_REQUESTS;
+        }
+        if !answers_rates(version) {
+            answer.headers_mut().insert(CONTENT_TYPE, answer::TEXT);
+        }
+        answer
+    }
+
+    /// `/…/services`: nothing is read, nothing is kept.
+    pub(super) fn services(&self, request: &Request, json_only: bool) -> Answer {
+        let version = if json_only { Protocol::DatadogV02 } else { Protocol::DatadogV04 };
+        let encoding = req::encoding(request.header("content-type"));
+        refuse(request, version, encoding)
+            .unwrap_or_else(|| answer::typed(StatusCode::OK, answer::TEXT, "OK\n"))
+    }
+}
+
+/// What is refused by its headers alone.
+fn refuse(request: &Request, version: Protocol, encoding: Encoding) -> Option<Answer> {
+    if matches!(version, Protocol::DatadogV01 | Protocol::DatadogV02) && encoding == Encoding::Msgpack {
+        let text = "unsupported media type: \"application/msgpack\"";
+        return Some(answer::error(StatusCode::UNSUPPORTED_MEDIA_TYPE, text));
+    }
+    if request.header("sec-fetch-site") == "cross-site" {
+        return Some(answer::error(StatusCode::FORBIDDEN, "cross-site request rejected"));
+    }
+    None
+}
+
+const fn answers_rates(version: Protocol) -> bool {
+    !matches!(version, Protocol::DatadogV01 | Protocol::DatadogV02 | Protocol::DatadogV03)
+}
+
+fn decode(
+    version: Protocol,
+    encoding: Encoding,
+    body: Bytes,
+    intake: Intake,
+    meta: &Meta,
+) -> Result<Batch, DecodeError> {
+    let meta = RequestMeta {
+        lang: &meta.lang,
+        lang_version: &meta.lang_version,
+        tracer_version: &meta.tracer_version,
+        container_id: &meta.container_id,
+        process_tags: &meta.process_tags,
+    };
+    decode_traces(version, encoding, body, intake, &meta)
+}

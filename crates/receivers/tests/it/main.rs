@@ -1,0 +1,9 @@
+//! Integration tests of the receivers, over real sockets.
+#![allow(clippy::unwrap_used, clippy::panic)] // helpers of tests say what they expect
+
+mod golden;
+mod hostile;
+mod listeners;
+mod overload;
+mod replies;
+mod support;
