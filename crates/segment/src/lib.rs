@@ -1,0 +1,53 @@
+//! Immutable columnar segments.
+//!
+//! A segment is a directory `seg-<minstart>-<maxstart>-<id>/` with three
+//! files: `spans.parquet` (one row per span, sorted by trace id and start;
+//! any Parquet reader opens it), `traces` (one record per trace) and `index`
+//! (page directory, trace filter, postings, block filters, zone maps). The
+//! layout and its reasons are described in this crate's README.
+//!
+//! | file | holds |
+//! |---|---|
+//! | `build.rs` | [`write_segment`]: batches to a segment |
+//! | `promote.rs` | which attributes get a column of their own |
+//! | `writer.rs` | rows to files: row groups, page directory, sections, atomic appearance |
+//! | `column.rs` | one column chunk: dictionary or plain pages, postings, filters |
+//! | `traces.rs` | the trace table: [`TracePart`], operations |
+//! | `format.rs` | the file `index`: sections, checksums, trace filter |
+//! | `segment.rs` | [`Segment`]: an open segment; finding and decoding its parts |
+//! | `page.rs` | decoded pages and dictionaries |
+//! | `rows.rs` | rows back to spans |
+//! | `cache.rs` | [`Cache`]: bounded, shared by all segments |
+//! | `schema.rs` | the columns and their Parquet types |
+//! | `encoding.rs` | Parquet value encodings and bounded reading |
+//! | `json.rs` | exact JSON of structured values |
+//! | `intern.rs` | byte strings to numbers |
+//! | `error.rs` | [`SegmentError`] |
+#![forbid(unsafe_code)]
+// Search and merge follow; until then parts of the readers have no caller.
+#![allow(dead_code)]
+
+mod build;
+mod cache;
+mod column;
+mod encoding;
+mod error;
+mod format;
+mod intern;
+mod json;
+mod meta;
+mod page;
+mod promote;
+mod rows;
+mod schema;
+mod segment;
+mod traces;
+mod writer;
+
+pub use build::write_segment;
+pub use cache::Cache;
+pub use error::SegmentError;
+pub use meta::SegmentMeta;
+pub use segment::Segment;
+pub use traces::{RootSpan, TracePart};
+pub use writer::WriteOptions;

@@ -1,0 +1,510 @@
+//! The file `traces`: one record per trace, in blocks, so that lists of traces
+//! are answered without touching spans.
+
+use crate::column::Zstd;
+use crate::encoding::{Reader, put_split, put_text, put_varint, put_zigzag, read_split};
+use crate::error::{Decoded, Malformed, SegmentError};
+use crate::format;
+use crate::intern::Interner;
+use spanloom_model::{Operation, ServiceCount, SpanKind, Status, TraceId};
+use std::collections::HashSet;
+use std::fs::File;
+use std::io::Write;
+use std::path::{Path, PathBuf};
+
+/// Traces of a block.
+pub(crate) const TRACE_BLOCK: usize = 1024;
+/// Beyond this many bytes of distinct names no further ones are numbered: the
+/// table spells them out, and the list of operations is cut.
+const MAX_STRINGS: usize = 4 << 20;
+
+/// What the table needs to know of a row.
+pub(crate) struct RowFacts<'a> {
+    pub trace_id: TraceId,
+    pub start: i64,
+    pub has_start: bool,
+    pub duration: i64,
+    pub error: bool,
+    pub orphan: bool,
+    pub root: bool,
+    pub kind: SpanKind,
+    pub status: Status,
+    pub service: &'a [u8],
+    pub name: &'a [u8],
+    pub resource: &'a [u8],
+}
+
+/// The root span of a trace, as far as lists show it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RootSpan {
+    /// Service.
+    pub service: String,
+    /// Name.
+    pub name: String,
+    /// Datadog resource.
+    pub resource: String,
+    /// Role.
+    pub kind: SpanKind,
+    /// Status.
+    pub status: Status,
+    /// Whether it failed, by either convention.
+    pub error: bool,
+    /// Start, nanoseconds.
+    pub start: i64,
+}
+
+/// What a segment holds of a trace.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TracePart {
+    /// Id.
+    pub trace_id: TraceId,
+    /// Spans in this segment.
+    pub spans: u64,
+    /// Failed spans.
+    pub errors: u64,
+    /// Spans whose parent is not in this segment.
+    pub orphans: u64,
+    /// Earliest start of the spans that have one.
+    pub start: Option<i64>,
+    /// Latest end of the same.
+    pub end: i64,
+    /// First root span, if it is here.
+    pub root: Option<RootSpan>,
+    /// Per service, sorted by name.
+    pub services: Vec<ServiceCount>,
+}
+
+#[derive(Default)]
+struct Current {
+    id: u128,
+    spans: u64,
+    errors: u64,
+    orphans: u64,
+    start: Option<i64>,
+    end: i64,
+    root: Option<(u8, i64, Vec<u8>)>,
+    services: Vec<(Name, u64, u64)>,
+}
+
+#[derive(Clone, PartialEq)]
+enum Name {
+    Known(u32),
+    Spelt(Vec<u8>),
+}
+
+fn put_name(out: &mut Vec<u8>, name: &Name) {
+    match name {
+        Name::Known(n) => put_varint(out, u64::from(*n) + 1),
+        Name::Spelt(text) => {
+            out.push(0);
+            put_text(out, text);
+        }
+    }
+}
+
+/// Streams of the block being filled.
+#[derive(Default)]
+struct Block {
+    n: usize,
+    spans: Vec<u8>,
+    flags: Vec<u8>,
+    starts: Vec<i64>,
+    lengths: Vec<i64>,
+    errors: Vec<u8>,
+    orphans: Vec<u8>,
+    roots: Vec<u8>,
+    services: Vec<u8>,
+    max_start: i64,
+    min_start: i64,
+}
+
+/// Writer of the file `traces`, and of the lists that fall out of it.
+pub(crate) struct TraceTable {
+    file: File,
+    path: PathBuf,
+    offset: u64,
+    strings: Interner,
+    operations: HashSet<(u32, u32, u8), foldhash::fast::RandomState>,
+    last_operation: (u32, u32, u8),
+    last_service: u32,
+    last_name: u32,
+    current: Option<Current>,
+    block: Block,
+    directory: Vec<u8>,
+    blocks: u64,
+    max_end: i64,
+}
+
+/// What the table leaves for the index.
+pub(crate) struct Finished {
+    pub file: File,
+    pub directory: Vec<u8>,
+    pub strings: Vec<u8>,
+    pub operations: Vec<u8>,
+    pub max_end: i64,
+}
+
+impl TraceTable {
+    pub fn create(dir: &Path) -> Result<Self, SegmentError> {
+        let path = dir.join(format::TRACES);
+        let mut file = File::create(&path).map_err(SegmentError::io("create", &path))?;
+        file.write_all(format::MAGIC).map_err(SegmentError::io("write", &path))?;
+        Ok(Self {
+            file,
+            path,
+            offset: format::MAGIC.len() as u64,
+            strings: Interner::default(),
+            operations: HashSet::default(),
+            last_operation: (u32::MAX, 0, 0),
+            last_service: 0,
+            last_name: 0,
+            current: None,
+            block: Block::default(),
+            directory: Vec::new(),
+            blocks: 0,
+            max_end: i64::MIN,
+        })
+    }
+
+    fn name(&mut self, text: &[u8], hint: u32) -> Name {
+        if (hint as usize) < self.strings.len() && self.strings.get(hint) == text {
+            return Name::Known(hint);
+        }
+        if self.strings.size() > MAX_STRINGS {
+            return Name::Spelt(text.to_vec());
+        }
+        Name::Known(self.strings.intern(text).0)
+    }
+
+    pub fn row(&mut self, facts: &RowFacts<'_>, z: &mut Zstd) -> Result<(), SegmentError> {
+        if self.current.as_ref().is_none_or(|c| c.id != facts.trace_id.0) {
+            self.end_trace(z)?;
+            self.current = Some(Current { id: facts.trace_id.0, end: i64::MIN, ..Current::default() });
+        }
+        let service = self.name(facts.service, self.last_service);
+        let name = self.name(facts.name, self.last_name);
+        if let (Name::Known(s), Name::Known(n)) = (&service, &name) {
+            (self.last_service, self.last_name) = (*s, *n);
+            let operation = (*s, *n, facts.kind as u8);
+            if operation != self.last_operation {
+                self.last_operation = operation;
+                self.operations.insert(operation);
+            }
+        }
+        let root = if facts.root && self.current.as_ref().is_some_and(|c| c.root.is_none()) {
+            let resource = self.name(facts.resource, 0);
+            let mut names = Vec::new();
+            for n in [&service, &name, &resource] {
+                put_name(&mut names, n);
+            }
+            let flags = (facts.kind as u8) << 2 | (facts.status as u8) << 5 | u8::from(facts.error) << 7;
+            Some((flags, facts.start, names))
+        } else {
+            None
+        };
+        let Some(c) = &mut self.current else { return Ok(()) };
+        c.root = c.root.take().or(root);
+        c.spans += 1;
+        c.errors += u64::from(facts.error);
+        c.orphans += u64::from(facts.orphan);
+        if facts.has_start {
+            c.start = Some(c.start.map_or(facts.start, |s| s.min(facts.start)));
+            c.end = c.end.max(facts.start.saturating_add(facts.duration));
+        }
+        match c.services.iter_mut().find(|(n, _, _)| *n == service) {
+            Some((_, spans, errors)) => {
+                *spans += 1;
+                *errors += u64::from(facts.error);
+            }
+            None => c.services.push((service, 1, u64::from(facts.error))),
+        }
+        Ok(())
+    }
+
+    fn end_trace(&mut self, z: &mut Zstd) -> Result<(), SegmentError> {
+        let Some(c) = self.current.take() else { return Ok(()) };
+        let b = &mut self.block;
+        let start = c.start.unwrap_or(0);
+        if b.n == 0 {
+            (b.min_start, b.max_start) = (i64::MAX, i64::MIN);
+        }
+        b.n += 1;
+        b.min_start = b.min_start.min(start);
+        b.max_start = b.max_start.max(start);
+        put_varint(&mut b.spans, c.spans);
+        let mut flags = u8::from(c.start.is_some()) | u8::from(c.root.is_some()) << 1;
+        if let Some((root, at, names)) = &c.root {
+            flags |= root;
+            put_zigzag(&mut b.roots, at.wrapping_sub(start));
+            b.roots.extend_from_slice(names);
+        }
+        b.flags.push(flags);
+        b.starts.push(start);
+        let end = if c.start.is_some() { c.end } else { 0 };
+        b.lengths.push(end.wrapping_sub(start));
+        if c.start.is_some() {
+            self.max_end = self.max_end.max(end);
+        }
+        put_varint(&mut b.errors, c.errors);
+        put_varint(&mut b.orphans, c.orphans);
+        put_varint(&mut b.services, c.services.len() as u64);
+        for (name, spans, errors) in &c.services {
+            put_name(&mut b.services, name);
+            put_varint(&mut b.services, *spans);
+            put_varint(&mut b.services, *errors);
+        }
+        if b.n == TRACE_BLOCK { self.end_block(z) } else { Ok(()) }
+    }
+
+    fn end_block(&mut self, z: &mut Zstd) -> Result<(), SegmentError> {
+        let b = std::mem::take(&mut self.block);
+        if b.n == 0 {
+            return Ok(());
+        }
+        let mut raw = Vec::new();
+        put_varint(&mut raw, b.n as u64);
+        for stream in [&b.spans, &b.flags, &b.errors, &b.orphans, &b.roots, &b.services] {
+            put_text(&mut raw, stream);
+        }
+        put_split(&mut raw, &b.starts);
+        put_split(&mut raw, &b.lengths);
+        let data = z.compress(&raw)?;
+        self.file.write_all(&data).map_err(SegmentError::io("write", &self.path))?;
+        let d = &mut self.directory;
+        put_varint(d, self.offset);
+        put_varint(d, data.len() as u64);
+        put_varint(d, raw.len() as u64);
+        d.extend_from_slice(&crc32fast::hash(&data).to_le_bytes());
+        put_zigzag(d, b.min_start);
+        put_zigzag(d, b.max_start);
+        self.offset += data.len() as u64;
+        self.blocks += 1;
+        Ok(())
+    }
+
+    pub fn finish(mut self, z: &mut Zstd) -> Result<Finished, SegmentError> {
+        self.end_trace(z)?;
+        self.end_block(z)?;
+        let mut directory = Vec::new();
+        put_varint(&mut directory, self.blocks);
+        directory.extend_from_slice(&self.directory);
+        let mut strings = Vec::new();
+        put_varint(&mut strings, self.strings.len() as u64);
+        for s in self.strings.iter() {
+            put_text(&mut strings, s);
+        }
+        let mut list: Vec<_> = self.operations.into_iter().collect();
+        list.sort_unstable();
+        let mut operations = Vec::new();
+        put_varint(&mut operations, list.len() as u64);
+        for (service, name, kind) in list {
+            put_varint(&mut operations, u64::from(service));
+            put_varint(&mut operations, u64::from(name));
+            operations.push(kind);
+        }
+        Ok(Finished { file: self.file, directory, strings, operations, max_end: self.max_end })
+    }
+}
+
+/// Where a block of traces lies.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct BlockPlace {
+    pub offset: u64,
+    pub len: usize,
+    pub raw: usize,
+    pub crc: u32,
+    pub min_start: i64,
+    pub max_start: i64,
+}
+
+pub(crate) fn read_directory(raw: &[u8]) -> Decoded<Vec<BlockPlace>> {
+    let mut r = Reader::new(raw);
+    let n = r.count(raw.len() / 9)?;
+    (0..n)
+        .map(|_| {
+            Ok(BlockPlace {
+                offset: r.varint()?,
+                len: r.count(format::MAX_RAW)?,
+                raw: r.count(format::MAX_RAW)?,
+                crc: r.u32()?,
+                min_start: r.zigzag()?,
+                max_start: r.zigzag()?,
+            })
+        })
+        .collect()
+}
+
+/// The names that records refer to.
+#[derive(Debug, Default)]
+pub(crate) struct Strings {
+    bytes: Vec<u8>,
+    ends: Vec<u32>,
+}
+
+impl Strings {
+    pub fn read(raw: &[u8]) -> Decoded<Self> {
+        let mut r = Reader::new(raw);
+        let n = r.count(raw.len())?;
+        let mut out = Self { bytes: Vec::new(), ends: Vec::with_capacity(n) };
+        for _ in 0..n {
+            out.bytes.extend_from_slice(r.text()?);
+            out.ends.push(out.bytes.len() as u32);
+        }
+        Ok(out)
+    }
+    pub fn get(&self, n: usize) -> Option<&[u8]> {
+        let end = *self.ends.get(n)? as usize;
+        let start = if n == 0 { 0 } else { self.ends[n - 1] as usize };
+        self.bytes.get(start..end)
+    }
+    pub fn size(&self) -> usize {
+        self.bytes.len() + self.ends.len() * 4
+    }
+}
+
+/// Operations with their service.
+pub(crate) fn read_operations(raw: &[u8], strings: &Strings) -> Decoded<Vec<(String, Operation)>> {
+    let mut r = Reader::new(raw);
+    let n = r.count(raw.len() / 3)?;
+    let text = |n: usize| {
+        let bytes = strings.get(n).ok_or(Malformed("an operation names nothing"))?;
+        Ok(String::from_utf8_lossy(bytes).into_owned())
+    };
+    (0..n)
+        .map(|_| {
+            let service = text(r.count(u32::MAX as usize)?)?;
+            let name = text(r.count(u32::MAX as usize)?)?;
+            let kind = SpanKind::from_number(u32::from(r.u8()?));
+            Ok((service, Operation { name, kind }))
+        })
+        .collect()
+}
+
+/// A decoded block of traces.
+#[derive(Debug)]
+pub(crate) struct TraceBlock {
+    pub starts: Vec<i64>,
+    pub lengths: Vec<i64>,
+    flags: Vec<u8>,
+    raw: Vec<u8>,
+    /// Per trace: positions in `raw` of spans, errors, orphans, root, services.
+    at: Vec<[u32; 5]>,
+}
+
+fn read_name(r: &mut Reader<'_>, strings: &Strings) -> Decoded<String> {
+    let n = r.count(u32::MAX as usize)?;
+    let bytes =
+        if n == 0 { r.text()? } else { strings.get(n - 1).ok_or(Malformed("a name is not known"))? };
+    Ok(String::from_utf8_lossy(bytes).into_owned())
+}
+
+fn skip_name(r: &mut Reader<'_>) -> Decoded<()> {
+    if r.varint()? == 0 {
+        r.text()?;
+    }
+    Ok(())
+}
+
+impl TraceBlock {
+    pub fn read(raw: Vec<u8>) -> Decoded<Self> {
+        let mut r = Reader::new(&raw);
+        let n = r.count(TRACE_BLOCK)?;
+        let total = raw.len();
+        let mut streams = [(0usize, 0usize); 6];
+        for s in &mut streams {
+            let text = r.text()?;
+            let end = total - r.left();
+            *s = (end - text.len(), end);
+        }
+        let starts = read_split(&mut r, n)?;
+        let lengths = read_split(&mut r, n)?;
+        let [spans, flags, errors, orphans, roots, services] = streams;
+        let flags = raw[flags.0..flags.1].to_vec();
+        if flags.len() != n {
+            return Err(Malformed("a block of traces does not add up"));
+        }
+        let mut readers =
+            [spans, errors, orphans, roots, services].map(|(a, b)| (Reader::new(&raw[a..b]), b));
+        let mut at = Vec::with_capacity(n);
+        for f in &flags {
+            let mut here = [0u32; 5];
+            for (h, (r, end)) in here.iter_mut().zip(&readers) {
+                *h = (end - r.left()) as u32;
+            }
+            at.push(here);
+            for (r, _) in &mut readers[..3] {
+                r.varint()?;
+            }
+            if f & 2 != 0 {
+                let r = &mut readers[3].0;
+                r.varint()?;
+                for _ in 0..3 {
+                    skip_name(r)?;
+                }
+            }
+            let r = &mut readers[4].0;
+            for _ in 0..r.count(r.left())? {
+                skip_name(r)?;
+                r.varint()?;
+                r.varint()?;
+            }
+        }
+        Ok(Self { starts, lengths, flags, raw, at })
+    }
+
+    pub fn size(&self) -> usize {
+        self.raw.len() + self.at.len() * 37
+    }
+
+    /// Number of spans of a trace.
+    pub fn spans(&self, i: usize) -> Decoded<u64> {
+        Reader::new(&self.raw[self.place(i, 0)?..]).varint()
+    }
+
+    fn place(&self, i: usize, stream: usize) -> Decoded<usize> {
+        Ok(self.at.get(i).ok_or(Malformed("a trace is not in its block"))?[stream] as usize)
+    }
+
+    pub fn part(&self, i: usize, trace_id: TraceId, strings: &Strings) -> Decoded<TracePart> {
+        let number = |stream: usize| Reader::new(&self.raw[self.place(i, stream)?..]).varint();
+        let (spans, errors, orphans) = (number(0)?, number(1)?, number(2)?);
+        let flags = self.flags[i];
+        let start = self.starts[i];
+        let root = if flags & 2 != 0 {
+            let mut r = Reader::new(&self.raw[self.place(i, 3)?..]);
+            let at = start.wrapping_add(r.zigzag()?);
+            Some(RootSpan {
+                service: read_name(&mut r, strings)?,
+                name: read_name(&mut r, strings)?,
+                resource: read_name(&mut r, strings)?,
+                kind: SpanKind::from_number(u32::from(flags >> 2 & 7)),
+                status: Status::from_number(u32::from(flags >> 5 & 3)),
+                error: flags >> 7 != 0,
+                start: at,
+            })
+        } else {
+            None
+        };
+        let mut r = Reader::new(&self.raw[self.place(i, 4)?..]);
+        let mut services = Vec::new();
+        for _ in 0..r.count(r.left())? {
+            services.push(ServiceCount {
+                name: read_name(&mut r, strings)?,
+                spans: r.varint()?,
+                errors: r.varint()?,
+            });
+        }
+        services.sort_by(|a, b| a.name.cmp(&b.name));
+        let has_start = flags & 1 != 0;
+        Ok(TracePart {
+            trace_id,
+            spans,
+            errors,
+            orphans,
+            start: has_start.then_some(start),
+            end: if has_start { start.wrapping_add(self.lengths[i]) } else { 0 },
+            root,
+            services,
+        })
+    }
+}

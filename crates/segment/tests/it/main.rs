@@ -1,0 +1,4 @@
+//! Integration tests of segments.
+
+mod gen_spans;
+mod roundtrip;
