@@ -15,7 +15,8 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 fn main() {
     let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../fixtures");
-    let meta = RequestMeta { lang: "python", lang_version: "3.11", tracer_version: "4.16.0", ..Default::default() };
+    let meta =
+        RequestMeta { lang: "python", lang_version: "3.11", tracer_version: "4.16.0", ..Default::default() };
     for name in ["10sp-100k", "10sp-1m", "100sp-1m", "mix3"] {
         for (version, protocol) in [("v04", Protocol::DatadogV04), ("v05", Protocol::DatadogV05)] {
             let file = dir.join(format!("bench/dd-{version}-{name}.msgpack"));
@@ -23,7 +24,9 @@ fn main() {
                 eprintln!("{} is missing", file.display());
                 continue;
             };
-            let decode = || decode_traces(protocol, Encoding::Msgpack, body.clone(), Intake::default(), &meta).unwrap();
+            let decode = || {
+                decode_traces(protocol, Encoding::Msgpack, body.clone(), Intake::default(), &meta).unwrap()
+            };
             let spans = decode().spans.len();
             Group::new(&format!("traces {version} {name}"), body.len(), spans)
                 .case("structural walk", || {

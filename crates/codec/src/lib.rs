@@ -10,11 +10,13 @@
 //! |---|---|
 //! | `datadog/` | Datadog trace formats v0.1–v1.0, client stats |
 //! | `error.rs` | [`DecodeError`]: what the receiver must answer; [`Limits`] |
+//! | `jaeger_ui/` | traces as Jaeger UI reads them (output only) |
 //! | `msgpack.rs` | bounded zero-copy reader |
 #![forbid(unsafe_code)]
 
 pub mod datadog;
 mod error;
+pub mod jaeger_ui;
 pub mod msgpack;
 
 pub use error::{DecodeError, Limits};

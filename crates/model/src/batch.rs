@@ -182,6 +182,22 @@ impl Resource {
             ("runtime-id", self.runtime_id),
         ]
     }
+
+    /// The field of this key, in the spelling of [`Resource::fields`] or in
+    /// OpenTelemetry's; `None` for other keys.
+    pub fn field(&self, key: &str) -> Option<Text> {
+        Some(match key {
+            "env" | "deployment.environment" | "deployment.environment.name" => self.env,
+            "version" | "service.version" => self.app_version,
+            "hostname" | "host.name" => self.hostname,
+            "container_id" | "container.id" => self.container_id,
+            "language" | "telemetry.sdk.language" => self.language_name,
+            "language_version" | "process.runtime.version" => self.language_version,
+            "tracer_version" | "telemetry.sdk.version" => self.tracer_version,
+            "runtime-id" => self.runtime_id,
+            _ => return None,
+        })
+    }
 }
 
 impl Batch {

@@ -121,6 +121,8 @@ pub enum Literal {
     Typed(String),
     /// Text only.
     Str(String),
+    /// Text only, without regard to case (Zipkin's names).
+    Fold(String),
     /// Number, of either type.
     Number(f64),
     /// Truth value.
@@ -209,7 +211,7 @@ pub fn is_intrinsic(key: &str) -> bool {
             | keys::ERROR
             | "scope.name"
             | "scope.version"
-    ) || Resource::default().fields().iter().any(|(name, _)| *name == key)
+    ) || Resource::default().field(key).is_some()
 }
 
 /// The text of such a field, unless it is empty.
@@ -228,7 +230,7 @@ fn intrinsic_text(
         (keys::RESOURCE_NAME, Any | SpanOrResource | Span) => span.resource,
         (keys::SPAN_TYPE, Any | SpanOrResource | Span) => span.span_type,
         (keys::SERVICE_NAME, Any | SpanOrResource | Resource) => span.service,
-        (_, Any | SpanOrResource | Resource) => resource?.fields().iter().find(|(k, _)| *k == key)?.1,
+        (_, Any | SpanOrResource | Resource) => resource?.field(key)?,
         _ => return None,
     };
     (!text.is_empty()).then_some(text)
@@ -328,6 +330,8 @@ fn compare(batch: &Batch, value: Value, op: Op, literal: &Literal) -> bool {
         };
     }
     let ordering = match (value, literal) {
+        (Value::Str(t), Literal::Fold(s)) if same(batch.str(t), s, true) => Some(Ordering::Equal),
+        (Value::Str(t), Literal::Fold(s)) => Some(batch.str(t).cmp(s)),
         (Value::Str(t), Literal::Typed(s) | Literal::Str(s)) => batch.str(t).partial_cmp(s.as_str()),
         (Value::Bool(b), Literal::Typed(s)) => s.parse::<bool>().ok().and_then(|v| b.partial_cmp(&v)),
         (Value::Bool(b), Literal::Bool(v)) => b.partial_cmp(v),
@@ -417,6 +421,7 @@ mod tests {
             )
         };
         assert!(has(AttrScope::Any, "env", "prod"));
+        assert!(has(AttrScope::Any, "deployment.environment.name", "prod"));
         assert!(has(AttrScope::Resource, "env", "prod"));
         assert!(!has(AttrScope::Span, "env", "prod"));
         assert!(has(AttrScope::Span, "resource.name", "GET /"));

@@ -1,0 +1,77 @@
+//! A tag as users write it, `key=value`, becomes a condition. Some keys are
+//! shown as tags by one API or another while the model has a field for them.
+
+use spanloom_model::{AttrScope, Cond, Expr, Literal, Op, SpanKind, Status, keys};
+
+/// The attribute, wherever `scope` says, is this text or prints so.
+pub(crate) fn attr(scope: AttrScope, key: &str, value: &str) -> Expr {
+    Expr::Is(Cond::Attr { scope, key: key.to_owned(), op: Op::Eq, value: Literal::Typed(value.to_owned()) })
+}
+
+fn status(text: &str) -> Option<Status> {
+    match text.to_ascii_lowercase().as_str() {
+        "ok" => Some(Status::Ok),
+        "error" => Some(Status::Error),
+        "unset" => Some(Status::Unset),
+        _ => None,
+    }
+}
+
+/// A tag of a Jaeger search: on the span, its process, scope, logs or links
+/// (jaegertracing/jaeger, storage v2: `error`, `span.kind`, `span.status`,
+/// `scope.name`, `scope.version` and the prefix `resource.` are special).
+pub fn jaeger(key: &str, value: &str) -> Expr {
+    let plain = attr(AttrScope::Any, key, value);
+    let special = match key {
+        keys::ERROR => match value {
+            "true" => return Expr::Is(Cond::Error(true)),
+            "false" => return Expr::Is(Cond::Error(false)),
+            _ => None,
+        },
+        keys::SPAN_KIND => match SpanKind::from_name(value) {
+            Some(kind) => return Expr::Is(Cond::Kind(kind)),
+            None => None,
+        },
+        "span.status" | keys::STATUS_CODE => status(value).map(Cond::Status).map(Expr::Is),
+        "otel.scope.name" => Some(attr(AttrScope::Scope, "scope.name", value)),
+        "otel.scope.version" => Some(attr(AttrScope::Scope, "scope.version", value)),
+        _ => key.strip_prefix("resource.").map(|rest| attr(AttrScope::Resource, rest, value)),
+    };
+    match special {
+        Some(special) => Expr::Or(vec![plain, special]),
+        None => plain,
+    }
+}
+
+/// A tag of a Zipkin span, which has those of its resource too.
+pub fn zipkin(key: &str, value: &str) -> Expr {
+    let plain = attr(AttrScope::SpanOrResource, key, value);
+    let special = match key {
+        // The tag as it came says more than the status made of it.
+        keys::ERROR if value == "true" => {
+            let tagged = Expr::Is(Cond::HasAttr { scope: AttrScope::Span, key: key.to_owned() });
+            Some(Expr::And(vec![Expr::Is(Cond::Error(true)), Expr::Not(Box::new(tagged))]))
+        }
+        keys::SPAN_KIND if value == "internal" => Some(Expr::Is(Cond::Kind(SpanKind::Internal))),
+        keys::STATUS_CODE => status(value).map(Cond::Status).map(Expr::Is),
+        "otel.scope.name" => Some(attr(AttrScope::Scope, "scope.name", value)),
+        "otel.scope.version" => Some(attr(AttrScope::Scope, "scope.version", value)),
+        _ => None,
+    };
+    match special {
+        Some(special) => Expr::Or(vec![plain, special]),
+        None => plain,
+    }
+}
+
+/// A bare word of a Zipkin search: an annotation's value or a tag's key.
+pub fn zipkin_word(word: &str) -> Expr {
+    let mut any = vec![
+        Expr::Is(Cond::EventName(word.to_owned())),
+        Expr::Is(Cond::HasAttr { scope: AttrScope::SpanOrResource, key: word.to_owned() }),
+    ];
+    if word == keys::ERROR {
+        any.push(Expr::Is(Cond::Error(true)));
+    }
+    Expr::Or(any)
+}
