@@ -12,7 +12,7 @@
 //! | `record/` | [`record::Encoder`], [`record::decode`]: a batch as compact bytes |
 //!
 //! Invariants: sequence numbers only grow, also across restarts; a `done`
-//! callback is called exactly once; damage costs the frames it touches and no
+//! callback is called exactly once, or given back; damage costs the frames it touches and no
 //! others; nothing is deleted that was not released or damaged at the tail of
 //! the newest file.
 #![forbid(unsafe_code)]
@@ -27,6 +27,6 @@ mod writer;
 
 pub use files::{HEADER_LEN, sync_dir};
 pub use frame::{FRAME_HEADER, Found, Loss, MAX_PAYLOAD, Scan, scan, write_frame};
-pub use log::{Config, DoneFn, Fault, Journal, JournalError, JournalStats, SyncPolicy};
+pub use log::{Config, DoneFn, Fault, Journal, JournalError, JournalStats, Refused, SyncPolicy};
 pub use recover::{FileLoss, FrameRef, Recovery};
 pub use varint::{Reader, ShortRead, Writer};

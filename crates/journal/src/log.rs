@@ -118,10 +118,17 @@ impl Default for Config {
     }
 }
 
-/// Told once what became of a frame, on the writer thread (or, when the
-/// journal refuses, before the append returns). A barrier gets a reference
-/// whose `seq` is 0.
+/// Told once, on the writer thread, what became of a frame. A barrier gets a
+/// reference whose `seq` is 0.
 pub type DoneFn = Box<dyn FnOnce(Result<FrameRef, JournalError>) + Send>;
+
+/// An append that was not taken.
+pub struct Refused {
+    /// Why.
+    pub error: JournalError,
+    /// The callback, not called.
+    pub done: DoneFn,
+}
 
 /// Figures of a journal.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -182,20 +189,19 @@ impl Journal {
         Ok((Self { dir: dir.into(), shared, thread: Mutex::new(Some(thread)) }, recovery))
     }
 
-    /// Queues a frame and returns its sequence number, or `None` when it was
-    /// refused (`done` has then been called). Does not wait for the disk.
-    pub fn append(&self, kind: u8, payload: Bytes, done: DoneFn) -> Option<u64> {
-        if let Err(e) = self.room(payload.len()) {
-            done(Err(e));
-            return None;
+    /// Queues a frame and returns its sequence number. Does not wait for the
+    /// disk. On refusal the callback is given back uncalled.
+    pub fn append(&self, kind: u8, payload: Bytes, done: DoneFn) -> Result<u64, Refused> {
+        match self.room(payload.len()) {
+            Ok(()) => writer::enqueue(&self.shared, Item::Frame { kind, payload }, done),
+            Err(error) => Err(Refused { error, done }),
         }
-        writer::enqueue(&self.shared, Item::Frame { kind, payload }, done)
     }
 
     /// Calls `done` when everything appended before has been written (and,
     /// under [`SyncPolicy::Always`], synced).
-    pub fn barrier(&self, done: DoneFn) {
-        writer::enqueue(&self.shared, Item::Barrier, done);
+    pub fn barrier(&self, done: DoneFn) -> Result<(), Refused> {
+        writer::enqueue(&self.shared, Item::Barrier, done).map(|_| ())
     }
 
     /// Whether a payload of this size would be taken now.
@@ -228,7 +234,7 @@ impl Journal {
     /// Ends the file being written, so that [`Journal::release`] can delete it
     /// as soon as its frames are released.
     pub fn roll(&self) {
-        writer::enqueue(&self.shared, Item::Roll, Box::new(|_| ()));
+        let _ = writer::enqueue(&self.shared, Item::Roll, Box::new(|_| ()));
     }
 
     /// Frames up to and including `seq` are not needed any more: files that

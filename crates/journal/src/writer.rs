@@ -3,7 +3,7 @@
 
 use crate::files::{self, HEADER_LEN};
 use crate::frame;
-use crate::log::{Config, DoneFn, JournalError, SyncPolicy, lock};
+use crate::log::{Config, DoneFn, JournalError, Refused, SyncPolicy, lock};
 use crate::recover::{FrameRef, Kept, State};
 use bytes::Bytes;
 use std::fs::{File, OpenOptions};
@@ -113,13 +113,11 @@ fn create(dir: &Path, config: &Config, number: u64, first_seq: u64) -> io::Resul
     })
 }
 
-pub(crate) fn enqueue(shared: &Shared, item: Item, done: DoneFn) -> Option<u64> {
+pub(crate) fn enqueue(shared: &Shared, item: Item, done: DoneFn) -> Result<u64, Refused> {
     let mut queue = lock(&shared.queue);
     if queue.closed || queue.broken.is_some() {
-        let why = queue.broken.clone().unwrap_or(JournalError::Closed);
-        drop(queue);
-        done(Err(why));
-        return None;
+        let error = queue.broken.clone().unwrap_or(JournalError::Closed);
+        return Err(Refused { error, done });
     }
     let mut seq = 0;
     if let Item::Frame { payload, .. } = &item {
@@ -133,7 +131,7 @@ pub(crate) fn enqueue(shared: &Shared, item: Item, done: DoneFn) -> Option<u64> 
     if first {
         shared.wake.notify_one();
     }
-    Some(seq)
+    Ok(seq)
 }
 
 pub(crate) fn run(shared: &Shared, mut active: Active) {

@@ -1,5 +1,6 @@
 //! Record → batch, whole or in part.
 
+use super::encode::ChunkHead;
 use super::{MAX_DEPTH, RecordError, VERSION, bit, chunk_bit, tag};
 use crate::varint::{Reader, ShortRead};
 use bytes::Bytes;
@@ -47,15 +48,6 @@ pub struct OpHead<'a> {
     pub resource: &'a str,
     /// Role.
     pub kind: SpanKind,
-}
-
-/// One chunk of a record, without its spans.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct ChunkHead {
-    /// Its trace.
-    pub trace_id: TraceId,
-    /// Its spans.
-    pub spans: u32,
 }
 
 struct FullHead<'a> {
@@ -157,7 +149,7 @@ impl View {
     pub fn chunks(&self, mut each: impl FnMut(ChunkHead)) -> Result<(), RecordError> {
         let mut r = Reader::new(self.section(part::CHUNKS));
         for _ in 0..r.count(CHUNK_LEAST)? {
-            each(chunk_head(&mut r)?.head);
+            each(chunk_head(&mut r, self.intake.received_at)?.head);
         }
         Ok(())
     }
@@ -182,7 +174,7 @@ impl View {
         let mut heads = Reader::new(self.section(part::CHUNKS));
         let mut sections = [part::SPANS, part::ATTRS, part::EXTRAS].map(|n| Reader::new(self.section(n)));
         for i in 0..heads.count(CHUNK_LEAST)? {
-            let full = chunk_head(&mut heads)?;
+            let full = chunk_head(&mut heads, self.intake.received_at)?;
             let mut parts = [Reader::new(&[]); 3];
             for (n, section) in sections.iter_mut().enumerate() {
                 parts[n] = Reader::new(section.take(full.lens[n])?);
@@ -218,7 +210,7 @@ const CHUNK_LEAST: usize = 22;
 /// Least bytes of a span's row.
 const SPAN_LEAST: usize = 12;
 
-fn chunk_head<'a>(r: &mut Reader<'a>) -> Result<FullHead<'a>, RecordError> {
+fn chunk_head<'a>(r: &mut Reader<'a>, base: i64) -> Result<FullHead<'a>, RecordError> {
     let trace_id = TraceId::from_halves(r.fixed64()?, r.fixed64()?);
     let resource = r.u32()?;
     let spans = r.u32()?;
@@ -227,11 +219,17 @@ fn chunk_head<'a>(r: &mut Reader<'a>) -> Result<FullHead<'a>, RecordError> {
         *len = r.u32()? as usize;
     }
     let bits = r.u8()?;
+    let (mut min_start, mut max_start) = (i64::MAX, i64::MIN);
+    if bits & chunk_bit::STARTED != 0 {
+        min_start = base.wrapping_add(r.i64()?);
+        max_start = min_start.wrapping_add(r.u64()? as i64);
+    }
     let more = if bits & chunk_bit::EXTRA != 0 { Some(r.section()?) } else { None };
     if (spans as usize).saturating_mul(SPAN_LEAST) > lens[0] {
         return Err(ShortRead.into());
     }
-    let head = ChunkHead { trace_id, spans };
+    let startless = bits & chunk_bit::STARTLESS != 0;
+    let head = ChunkHead { trace_id, spans, min_start, max_start, startless };
     Ok(FullHead { head, resource, lens, dropped: bits & chunk_bit::DROPPED != 0, more })
 }
 

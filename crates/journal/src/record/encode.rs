@@ -10,9 +10,9 @@ use spanloom_model::{
 };
 use std::hash::BuildHasher;
 
-/// A chunk of a record.
+/// A chunk of a record, without its spans.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct EncodedChunk {
+pub struct ChunkHead {
     /// Its trace.
     pub trace_id: TraceId,
     /// Its spans.
@@ -21,6 +21,8 @@ pub struct EncodedChunk {
     pub min_start: i64,
     /// Latest start of its spans that have one, `i64::MIN` if none has.
     pub max_start: i64,
+    /// Whether a span of it has no start.
+    pub startless: bool,
 }
 
 /// A finished record and what its writer need not read out of it again.
@@ -29,7 +31,7 @@ pub struct Encoded {
     /// The record.
     pub bytes: Bytes,
     /// Its chunks, in order.
-    pub chunks: Vec<EncodedChunk>,
+    pub chunks: Vec<ChunkHead>,
     /// All its spans.
     pub spans: u32,
     /// Spans left out by [`Rules::keep`].
@@ -164,7 +166,8 @@ impl Encoder {
         let (resource, resource_hash) = self.resource(batch, chunk.resource);
         let seed = fold(fold(trace_id.high() ^ self.seed, trace_id.low()), resource_hash);
         let marks = (self.span_out.out.len(), self.attr_out.out.len(), self.extra_out.out.len());
-        let mut done = EncodedChunk { trace_id, spans: 0, min_start: i64::MAX, max_start: i64::MIN };
+        let mut done =
+            ChunkHead { trace_id, spans: 0, min_start: i64::MAX, max_start: i64::MIN, startless: false };
         self.written.clear();
         let mut last_start = batch.intake.received_at;
         for span in spans {
@@ -177,6 +180,8 @@ impl Encoder {
                 if span.flags & flags::NO_START == 0 {
                     done.min_start = done.min_start.min(span.start);
                     done.max_start = done.max_start.max(span.start);
+                } else {
+                    done.startless = true;
                 }
             } else {
                 result.skipped += 1;
@@ -200,7 +205,7 @@ impl Encoder {
         chunk: &Chunk,
         resource: u32,
         marks: (usize, usize, usize),
-        done: EncodedChunk,
+        done: ChunkHead,
     ) {
         let extra = chunk.priority != PRIORITY_NONE
             || !chunk.origin.is_empty()
@@ -214,8 +219,21 @@ impl Encoder {
         out.u64((self.span_out.out.len() - marks.0) as u64);
         out.u64((self.attr_out.out.len() - marks.1) as u64);
         out.u64((self.extra_out.out.len() - marks.2) as u64);
-        let dropped = if chunk.dropped { chunk_bit::DROPPED } else { 0 };
-        out.u8(dropped | if extra { chunk_bit::EXTRA } else { 0 });
+        let started = done.min_start <= done.max_start;
+        let mut bits = 0;
+        for (set, bit) in [
+            (chunk.dropped, chunk_bit::DROPPED),
+            (extra, chunk_bit::EXTRA),
+            (started, chunk_bit::STARTED),
+            (done.startless, chunk_bit::STARTLESS),
+        ] {
+            bits |= if set { bit } else { 0 };
+        }
+        out.u8(bits);
+        if started {
+            out.i64(done.min_start.wrapping_sub(batch.intake.received_at));
+            out.u64(done.max_start.wrapping_sub(done.min_start) as u64);
+        }
         if extra {
             let mut more = Writer::default();
             more.i64(i64::from(chunk.priority));

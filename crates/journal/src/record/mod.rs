@@ -28,8 +28,8 @@ mod decode;
 mod dict;
 mod encode;
 
-pub use decode::{ChunkHead, OpHead, View, decode};
-pub use encode::{Encoded, EncodedChunk, Encoder, Rules};
+pub use decode::{OpHead, View, decode};
+pub use encode::{ChunkHead, Encoded, Encoder, Rules};
 
 /// Version that [`Encoder`] writes; [`decode`] reads this and all older ones.
 pub const VERSION: u8 = 1;
@@ -82,4 +82,8 @@ mod chunk_bit {
     pub const DROPPED: u8 = 1;
     /// Priority, origin, attributes or mechanism follow.
     pub const EXTRA: u8 = 2;
+    /// Earliest and latest start follow.
+    pub const STARTED: u8 = 4;
+    /// A span of it has no start.
+    pub const STARTLESS: u8 = 8;
 }

@@ -19,8 +19,10 @@ fn texts(frames: &[(FrameRef, Bytes)]) -> Vec<String> {
 /// Appends and waits for the answer.
 fn put(journal: &Journal, text: &str) -> Result<FrameRef, JournalError> {
     let (tx, rx) = mpsc::channel();
-    journal.append(1, Bytes::from(text.to_owned()), Box::new(move |r| tx.send(r).unwrap()));
-    rx.recv().unwrap()
+    match journal.append(1, Bytes::from(text.to_owned()), Box::new(move |r| tx.send(r).unwrap())) {
+        Ok(_) => rx.recv().unwrap(),
+        Err(refused) => Err(refused.error),
+    }
 }
 
 fn logs(dir: &Path) -> Vec<PathBuf> {
@@ -88,7 +90,7 @@ fn closing_writes_everything_and_answers_everybody() {
             r.unwrap();
             answers.fetch_add(1, Ordering::SeqCst);
         });
-        journal.append(1, Bytes::from(format!("frame {i}")), done);
+        assert!(journal.append(1, Bytes::from(format!("frame {i}")), done).is_ok());
     }
     journal.close();
     assert_eq!(answers.load(Ordering::SeqCst), 500);
@@ -132,7 +134,7 @@ fn the_sequence_goes_on_after_everything_was_released() {
         assert_eq!(seq, round + 1);
         journal.roll();
         let (tx, rx) = mpsc::channel();
-        journal.barrier(Box::new(move |_| tx.send(()).unwrap()));
+        assert!(journal.barrier(Box::new(move |_| tx.send(()).unwrap())).is_ok());
         rx.recv().unwrap();
         journal.release(seq).unwrap();
     }
@@ -179,9 +181,8 @@ fn a_slow_disk_refuses_instead_of_growing() {
         let tx = tx.clone();
         journal.append(1, Bytes::from(vec![b'x'; n]), Box::new(move |r| tx.send(r.is_ok()).unwrap()))
     };
-    assert!(send(90).is_some());
-    assert!(send(90).is_none(), "90 bytes wait and 100 may");
-    assert!(!rx.recv().unwrap());
+    assert!(send(90).is_ok());
+    assert!(send(90).is_err(), "90 bytes wait and 100 may");
     drop(held);
     assert!(rx.recv().unwrap());
 }
