@@ -1,0 +1,349 @@
+//! Spans that are not in a segment yet: their records, as they stand in the
+//! log, and small indexes. A generation is filled, then frozen, then written
+//! to a segment; it stays readable until that segment is in the manifest.
+
+use crate::assemble;
+use crate::source::{Hit, Names, Part, Source};
+use crate::terms::Terms;
+use bytes::Bytes;
+use spanloom_journal::record::{ChunkHead, View};
+use spanloom_journal::{FrameRef, Journal};
+use spanloom_model::{
+    Batch, Operation, Range32, Search, StoreError, TimeRange, TraceId, Value, WindowOn, flags,
+};
+use std::collections::{BTreeSet, HashMap};
+use std::hash::BuildHasher;
+use std::sync::{Arc, OnceLock, PoisonError, RwLock, RwLockReadGuard, Weak};
+
+type FastMap<K, V> = HashMap<K, V, foldhash::fast::RandomState>;
+
+/// A record, in memory or (when much was replayed) in the log only.
+#[derive(Clone)]
+pub(crate) enum Payload {
+    Memory(Bytes),
+    Log(FrameRef),
+}
+
+struct Record {
+    payload: Payload,
+    /// Latest start of its spans; `i64::MAX` if some span has no start.
+    max_start: i64,
+    min_start: i64,
+}
+
+/// A chunk in a record, and the trace's previous one.
+#[derive(Clone, Copy)]
+struct Entry {
+    record: u32,
+    chunk: u32,
+    before: u32,
+}
+
+#[derive(Clone, Copy)]
+struct LiveTrace {
+    last: u32,
+    /// Earliest start, `i64::MAX` if no span has one.
+    start: i64,
+}
+
+const NONE: u32 = u32::MAX;
+
+#[derive(Default)]
+struct Inner {
+    records: Vec<Record>,
+    entries: Vec<Entry>,
+    traces: FastMap<TraceId, LiveTrace>,
+    names: Names,
+    /// Hashes of operations already in `names`.
+    known: FastMap<u64, ()>,
+    range: Option<(i64, i64)>,
+    spans: u64,
+    bytes: u64,
+    last_seq: u64,
+}
+
+/// The log to read records from; empty while it is being replayed.
+pub(crate) type JournalCell = Arc<OnceLock<Weak<Journal>>>;
+
+/// A batch of live spans.
+pub(crate) struct Generation {
+    /// When its first span came.
+    pub opened_at: i64,
+    journal: JournalCell,
+    inner: RwLock<Inner>,
+}
+
+/// Size of a generation.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Size {
+    pub spans: u64,
+    pub traces: u64,
+    pub bytes: u64,
+    pub last_seq: u64,
+}
+
+impl Generation {
+    pub fn new(opened_at: i64, journal: JournalCell) -> Self {
+        Self { opened_at, journal, inner: RwLock::default() }
+    }
+
+    fn read(&self) -> RwLockReadGuard<'_, Inner> {
+        self.inner.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub fn size(&self) -> Size {
+        let inner = self.read();
+        Size {
+            spans: inner.spans,
+            traces: inner.traces.len() as u64,
+            bytes: inner.bytes,
+            last_seq: inner.last_seq,
+        }
+    }
+
+    /// Adds a record. A record that does not parse is refused.
+    pub fn add(&self, record: &Bytes, payload: Payload, chunks: &[ChunkHead]) -> Result<(), StoreError> {
+        let view = View::parse(record.clone()).map_err(damaged)?;
+        let mut inner = self.inner.write().unwrap_or_else(PoisonError::into_inner);
+        let inner = &mut *inner;
+        view.ops(|op| {
+            let hash = inner.known.hasher().hash_one((op.service, op.name, op.kind as u8));
+            if inner.known.insert(hash, ()).is_none() {
+                let operation = Operation { name: op.name.to_owned(), kind: op.kind };
+                inner.names.entry(op.service.to_owned()).or_default().insert(operation);
+            }
+        })
+        .map_err(damaged)?;
+        let n = inner.records.len() as u32;
+        let (mut min, mut max) = (i64::MAX, i64::MIN);
+        for (i, chunk) in chunks.iter().enumerate() {
+            let (low, high) =
+                if chunk.startless { (i64::MIN, i64::MAX) } else { (chunk.min_start, chunk.max_start) };
+            min = min.min(low);
+            max = max.max(high);
+            inner.spans += u64::from(chunk.spans);
+            let at = inner.entries.len() as u32;
+            let trace =
+                inner.traces.entry(chunk.trace_id).or_insert(LiveTrace { last: NONE, start: i64::MAX });
+            inner.entries.push(Entry { record: n, chunk: i as u32, before: trace.last });
+            trace.last = at;
+            trace.start = trace.start.min(chunk.min_start);
+        }
+        let range = inner.range.get_or_insert((min, max));
+        *range = (range.0.min(min), range.1.max(max));
+        inner.bytes += record.len() as u64;
+        inner.records.push(Record { payload, min_start: min, max_start: max });
+        Ok(())
+    }
+
+    /// The log holds everything here up to this frame.
+    pub fn logged(&self, seq: u64) {
+        let mut inner = self.inner.write().unwrap_or_else(PoisonError::into_inner);
+        inner.last_seq = inner.last_seq.max(seq);
+    }
+
+    fn load(&self, payload: &Payload) -> Result<Bytes, StoreError> {
+        match payload {
+            Payload::Memory(bytes) => Ok(bytes.clone()),
+            Payload::Log(frame) => {
+                let journal = self.journal.get().and_then(Weak::upgrade).ok_or(StoreError::Closed)?;
+                journal.read(*frame).map_err(|e| StoreError::Read(e.to_string()))
+            }
+        }
+    }
+
+    /// The records, oldest first.
+    pub fn records(&self) -> Vec<Payload> {
+        self.read().records.iter().map(|r| r.payload.clone()).collect()
+    }
+
+    /// The whole batch of a record.
+    pub fn batch(&self, payload: &Payload) -> Result<Batch, StoreError> {
+        spanloom_journal::record::decode(self.load(payload)?).map_err(damaged)
+    }
+
+    fn pieces(&self, id: TraceId) -> Result<Vec<Batch>, StoreError> {
+        let mut places: Vec<(Payload, Vec<u32>)> = Vec::new();
+        {
+            let inner = self.read();
+            let mut at = inner.traces.get(&id).map_or(NONE, |t| t.last);
+            let mut last = NONE;
+            while let Some(entry) = inner.entries.get(at as usize) {
+                if entry.record != last {
+                    places.push((inner.records[entry.record as usize].payload.clone(), Vec::new()));
+                    last = entry.record;
+                }
+                if let Some((_, chunks)) = places.last_mut() {
+                    chunks.push(entry.chunk);
+                }
+                at = entry.before;
+            }
+        }
+        places
+            .iter()
+            .rev()
+            .map(|(payload, chunks)| {
+                let view = View::parse(self.load(payload)?).map_err(damaged)?;
+                view.batch(|n, _| chunks.contains(&(n as u32)), true).map_err(damaged)
+            })
+            .collect()
+    }
+
+    /// Records that may matter, newest first.
+    fn candidates(&self, keep: impl Fn(&Record) -> bool) -> Vec<Payload> {
+        let inner = self.read();
+        let mut list: Vec<&Record> = inner.records.iter().filter(|r| keep(r)).collect();
+        list.sort_by_key(|r| std::cmp::Reverse(r.max_start));
+        list.into_iter().map(|r| r.payload.clone()).collect()
+    }
+}
+
+pub(crate) fn damaged(error: impl std::fmt::Display) -> StoreError {
+    StoreError::Read(error.to_string())
+}
+
+impl Source for Generation {
+    fn range(&self) -> Option<(i64, i64)> {
+        self.read().range
+    }
+
+    fn hits(&self, search: &Search, floor: i64) -> Result<Vec<Hit>, StoreError> {
+        let by_span = search.window_on == WindowOn::SpanStart;
+        let (from, to) =
+            if by_span { (search.window.start.max(floor), search.window.end) } else { (floor, i64::MAX) };
+        let terms: Vec<Terms> = search.each.iter().map(Terms::required).collect();
+        let mut found: FastMap<TraceId, u64> = FastMap::default();
+        for payload in self.candidates(|r| r.max_start >= from && r.min_start <= to) {
+            let view = View::parse(self.load(&payload)?).map_err(damaged)?;
+            // Bit by bit: which conditions can be met in this record at all.
+            let possible: Vec<(u64, _)> = search
+                .each
+                .iter()
+                .zip(&terms)
+                .enumerate()
+                .filter(|(_, (_, terms))| terms.all_in(view.text_bytes()))
+                .map(|(i, (expr, _))| (1u64 << i, expr))
+                .collect();
+            if possible.is_empty() {
+                continue;
+            }
+            let needs_attrs = possible.iter().any(|(_, e)| Terms::needs_attributes(e));
+            let in_time = |h: &ChunkHead| h.startless || (h.max_start >= from && h.min_start <= to);
+            let batch = view.batch(|_, h| in_time(h), needs_attrs).map_err(damaged)?;
+            for chunk in &batch.chunks {
+                let resource = batch.resources.get(chunk.resource as usize);
+                let mut mask = found.get(&chunk.trace_id).copied().unwrap_or(0);
+                for span in batch.chunk_spans(chunk) {
+                    if by_span && !search.window.contains(span.start) {
+                        continue;
+                    }
+                    if span.start < floor && span.flags & flags::NO_START == 0 {
+                        continue;
+                    }
+                    for (bit, expr) in &possible {
+                        if mask & bit == 0 && expr.matches(&batch, span, resource) {
+                            mask |= bit;
+                        }
+                    }
+                }
+                if mask != 0 {
+                    found.insert(chunk.trace_id, mask);
+                }
+            }
+        }
+        let inner = self.read();
+        Ok(found
+            .into_iter()
+            .map(|(trace_id, mask)| {
+                let start = inner.traces.get(&trace_id).map_or(i64::MAX, |t| t.start);
+                Hit { trace_id, mask, start }
+            })
+            .collect())
+    }
+
+    fn start(&self, id: TraceId) -> Result<Option<Option<i64>>, StoreError> {
+        Ok(self.read().traces.get(&id).map(|t| (t.start != i64::MAX).then_some(t.start)))
+    }
+
+    fn part(&self, id: TraceId) -> Result<Option<Part>, StoreError> {
+        let pieces = self.pieces(id)?;
+        Ok((!pieces.is_empty()).then(|| assemble::figures(&assemble::assemble(id, &pieces))))
+    }
+
+    fn trace(&self, id: TraceId) -> Result<Option<Batch>, StoreError> {
+        let pieces = self.pieces(id)?;
+        Ok((!pieces.is_empty()).then(|| assemble::assemble(id, &pieces)))
+    }
+
+    fn names(&self, into: &mut Names) -> Result<(), StoreError> {
+        for (service, operations) in &self.read().names {
+            into.entry(service.clone()).or_default().extend(operations.iter().cloned());
+        }
+        Ok(())
+    }
+
+    fn keys(&self, into: &mut BTreeSet<(String, bool)>) -> Result<(), StoreError> {
+        for payload in self.records() {
+            let batch = self.batch(&payload)?;
+            let mut add = |range: Range32, resource: bool| {
+                for a in batch.attrs(range) {
+                    let key = batch.str(a.key);
+                    // Most keys are known: look before copying.
+                    let wanted = (key.to_owned(), resource);
+                    into.insert(wanted);
+                }
+            };
+            batch.resources.iter().for_each(|r| add(r.attrs, true));
+            batch.spans.iter().for_each(|s| add(s.attrs, false));
+        }
+        Ok(())
+    }
+
+    fn values(&self, key: &str, limit: usize, into: &mut BTreeSet<String>) -> Result<(), StoreError> {
+        for payload in self.records().iter().rev() {
+            let record = self.load(payload)?;
+            let view = View::parse(record.clone()).map_err(damaged)?;
+            if memchr::memmem::find(view.text_bytes(), key.as_bytes()).is_none() {
+                continue;
+            }
+            let batch = spanloom_journal::record::decode(record).map_err(damaged)?;
+            let owners = batch.resources.iter().map(|r| r.attrs).chain(batch.spans.iter().map(|s| s.attrs));
+            for range in owners {
+                for a in batch.attrs(range).iter().filter(|a| batch.str(a.key) == key) {
+                    if into.len() >= limit {
+                        return Ok(());
+                    }
+                    into.extend(print(&batch, a.value));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn trace_ids(&self, range: TimeRange, each: &mut dyn FnMut(TraceId)) -> Result<(), StoreError> {
+        for payload in self.candidates(|r| r.max_start >= range.start && r.min_start <= range.end) {
+            let view = View::parse(self.load(&payload)?).map_err(damaged)?;
+            view.chunks(|h| {
+                if h.startless || (h.max_start >= range.start && h.min_start <= range.end) {
+                    each(h.trace_id);
+                }
+            })
+            .map_err(damaged)?;
+        }
+        Ok(())
+    }
+}
+
+/// A plain value as text, as lists of values show it.
+pub(crate) fn print(batch: &Batch, value: Value) -> Option<String> {
+    match value {
+        Value::Str(t) => Some(batch.str(t).to_owned()),
+        Value::Bool(b) => Some(b.to_string()),
+        Value::Int(i) => Some(i.to_string()),
+        Value::Double(d) => Some(d.to_string()),
+        Value::Empty | Value::Bytes(_) | Value::List(_) | Value::Map(_) => None,
+    }
+}
+
+/// Shared handle.
+pub(crate) type Shared = Arc<Generation>;
