@@ -44,7 +44,10 @@ pub fn span_signature(batch: &Batch, span: &Span, env: &str, with_resource: bool
         .write(batch.arena.bytes(span.name))
         .write(&[span.error as u8]);
     if with_resource {
-        hash = hash.write(batch.arena.bytes(span.resource));
+        // Only spans of other protocols lack a resource; hashing nothing would
+        // make root and span hashes cancel out.
+        let resource = if span.resource.is_empty() { span.name } else { span.resource };
+        hash = hash.write(batch.arena.bytes(resource));
     }
     for key in [keys::HTTP_STATUS_CODE, keys::ERROR_TYPE] {
         if let Some(text) = batch.get_text(span.attrs, key) {
