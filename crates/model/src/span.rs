@@ -94,6 +94,15 @@ pub mod flags {
     pub const NO_START: u64 = 1 << 34;
     /// No duration was sent; `duration` is 0.
     pub const NO_DURATION: u64 = 1 << 35;
+    /// Came as Zipkin: the attributes are its tags and endpoints, unchanged.
+    pub const FROM_ZIPKIN: u64 = 1 << 36;
+    /// Came as Jaeger: the attributes are its tags, unchanged.
+    pub const FROM_JAEGER: u64 = 1 << 37;
+    /// Came as OTLP.
+    pub const FROM_OTLP: u64 = 1 << 38;
+    /// Bits 48–55: which attributes of a Zipkin span are parts of its
+    /// endpoints rather than tags (see `codec/src/zipkin/endpoint.rs`).
+    pub const ENDPOINT_PARTS: u64 = 0xff << 48;
     /// Leaves for Datadog although its chunk does not (singly sampled span,
     /// analysed event); see [`crate::Leaves`].
     pub const LEAVES: u64 = 1 << 40;
