@@ -1,0 +1,6 @@
+//! OTLP, Zipkin and Jaeger.
+
+mod captured;
+mod helpers;
+mod otlp;
+mod zipkin;
