@@ -14,6 +14,7 @@ const EDGES: &[(&str, &[&str])] = &[
     ("benchkit", &[]),
     ("obfuscator", &[]),
     ("policy", &[]),
+    ("outbound", &[]),
     ("codec", &["model"]),
     ("journal", &["model"]),
     ("segment", &["model"]),

@@ -84,9 +84,9 @@ pub enum Error {
     #[error("found {found}, overflows {wanted}")]
     Overflow {
         /// Type of the number on the wire.
-        found: &'static str,
+        found: Width,
         /// Type that was asked for.
-        wanted: &'static str,
+        wanted: Width,
     },
     /// A negative number where none may stand.
     #[error("msgp: attempted to cast int {0} to unsigned")]
@@ -104,13 +104,58 @@ pub enum Error {
     /// ([`crate::Limits::expansion`]).
     #[error("payload describes more elements than its size warrants")]
     TooLarge,
-    /// A rule of the format above msgpack.
+    /// A rule of a format above msgpack.
     #[error("{0}")]
-    Rule(&'static str),
-    /// Such a rule, with the number that broke it.
-    #[error("{0}{1}{2}")]
-    Number(&'static str, u64, &'static str),
+    Rule(Rule),
+    /// v0.5: a reference behind the end of the dictionary.
+    #[error("dictionary index {0} out of range")]
+    Dictionary(u64),
+    /// v1.0: a reference to a text that has not come yet.
+    #[error("Streaming string referenced an unseen string index {0}")]
+    Unseen(u64),
+    /// v1.0: an unknown type of a value.
+    #[error("Unknown anyvalue type {0}")]
+    AnyValue(u64),
 }
+
+/// Rules of the formats above msgpack.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[allow(missing_docs)] // each says itself what is wrong
+pub enum Rule {
+    #[error("encoded span needs exactly 12 elements in array")]
+    SpanElements,
+    #[error("Invalid number of elements in an attribute list")]
+    AttributeList,
+    #[error("Invalid number of elements in an array value")]
+    ArrayValue,
+    #[error("string table after the first string")]
+    StringTable,
+}
+
+/// Types of numbers, in messages.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[allow(missing_docs)] // the names are the types
+pub enum Width {
+    #[error("int8")]
+    Int8,
+    #[error("int16")]
+    Int16,
+    #[error("int32")]
+    Int32,
+    #[error("int64")]
+    Int64,
+    #[error("uint8")]
+    Uint8,
+    #[error("uint16")]
+    Uint16,
+    #[error("uint32")]
+    Uint32,
+    #[error("uint64")]
+    Uint64,
+}
+
+// Every read returns one of these; two words stay in registers.
+const _: () = assert!(size_of::<Error>() <= 16);
 
 /// Result of a read.
 pub type Result<T> = std::result::Result<T, Error>;
@@ -235,22 +280,6 @@ impl<'a> Reader<'a> {
         }
     }
 
-    /// Whether a text of the body is ASCII, as nearly all are. Short ones are
-    /// checked as one masked block of 32 bytes, without a loop.
-    #[inline]
-    pub fn is_ascii(&self, span: Span) -> bool {
-        let Some(rest) = self.data.get(span.start..) else { return false };
-        if let (Some(block), Some(mask)) = (rest.first_chunk::<32>(), ASCII_MASKS.get(span.len)) {
-            let mut high = 0;
-            for i in 0..32 {
-                high |= block[i] & mask[i];
-            }
-            high == 0
-        } else {
-            rest.get(..span.len).is_some_and(<[u8]>::is_ascii)
-        }
-    }
-
     /// Header of a map: its number of entries, bounded like [`Reader::array`]
     /// (an entry is at least two bytes).
     #[inline]
@@ -336,25 +365,73 @@ impl<'a> Reader<'a> {
     }
 
     /// Any integer: its bits, whether it is negative, and what it was sent as.
-    #[inline]
-    fn integer(&mut self, wanted: Kind) -> Result<(u64, bool, &'static str)> {
+    fn integer(&mut self, wanted: Kind) -> Result<(u64, bool, Width)> {
         Ok(match self.tag()? {
-            tag @ 0x00..=0x7f => (u64::from(tag), false, "int8"),
-            0xcf => (u64::from_be_bytes(self.take()?), false, "uint64"),
-            0xce => (u64::from(u32::from_be_bytes(self.take()?)), false, "uint32"),
-            0xcd => (u64::from(u16::from_be_bytes(self.take()?)), false, "uint16"),
-            0xcc => (u64::from(self.tag()?), false, "uint8"),
-            0xd3 => signed(i64::from_be_bytes(self.take()?), "int64"),
-            0xd2 => signed(i32::from_be_bytes(self.take()?).into(), "int32"),
-            0xd1 => signed(i16::from_be_bytes(self.take()?).into(), "int16"),
-            0xd0 => signed(i8::from_be_bytes(self.take()?).into(), "int8"),
-            tag @ 0xe0..=0xff => signed(i64::from(tag.cast_signed()), "int8"),
+            tag @ 0x00..=0x7f => (u64::from(tag), false, Width::Int8),
+            0xcf => (u64::from_be_bytes(self.take()?), false, Width::Uint64),
+            0xce => (u64::from(u32::from_be_bytes(self.take()?)), false, Width::Uint32),
+            0xcd => (u64::from(u16::from_be_bytes(self.take()?)), false, Width::Uint16),
+            0xcc => (u64::from(self.tag()?), false, Width::Uint8),
+            0xd3 => signed(i64::from_be_bytes(self.take()?), Width::Int64),
+            0xd2 => signed(i32::from_be_bytes(self.take()?).into(), Width::Int32),
+            0xd1 => signed(i16::from_be_bytes(self.take()?).into(), Width::Int16),
+            0xd0 => signed(i8::from_be_bytes(self.take()?).into(), Width::Int8),
+            tag @ 0xe0..=0xff => signed(i64::from(tag.cast_signed()), Width::Int8),
             tag => return self.unexpected(tag, wanted),
         })
     }
 
-    /// Non-negative integer of any width, strictly.
+    /// Eight bytes behind a first byte of `tag`, if that is what is next.
     #[inline]
+    fn eight(&mut self, tag: u8) -> Option<[u8; 8]> {
+        let block = self.data.get(self.pos..)?.first_chunk::<9>()?;
+        let [first, rest @ ..] = *block;
+        if first != tag {
+            return None;
+        }
+        self.pos += 9;
+        Some(rest)
+    }
+
+    /// [`Reader::uint`], fast for references into a dictionary.
+    #[inline]
+    pub fn reference(&mut self) -> Result<u64> {
+        match self.data.get(self.pos..).and_then(<[u8]>::first_chunk::<3>) {
+            Some([tag @ 0..0x80, _, _]) => {
+                self.pos += 1;
+                Ok((*tag).into())
+            }
+            Some([0xcd, high, low]) => {
+                self.pos += 3;
+                Ok(u16::from_be_bytes([*high, *low]).into())
+            }
+            _ => self.uint(),
+        }
+    }
+
+    /// A short ASCII str, if one is next: nearly every text is. Its length,
+    /// its place and its bytes are checked with a single bounds check, on one
+    /// block that reaches beyond the text.
+    #[inline(always)]
+    pub fn short_ascii(&mut self) -> Option<Span> {
+        let [tag, block @ ..] = self.data.get(self.pos..)?.first_chunk::<33>()?;
+        let len = usize::from(tag.wrapping_sub(0xa0));
+        let mask = SHORT_MASKS.get(len)?;
+        // Four words rather than 32 bytes: the compiler makes four ands of it.
+        let (words, _) = block.as_chunks::<8>();
+        let mut high = 0;
+        for (word, mask) in words.iter().zip(mask) {
+            high |= u64::from_le_bytes(*word) & mask;
+        }
+        if high != 0 {
+            return None;
+        }
+        let span = Span { start: self.pos + 1, len };
+        self.pos += 1 + len;
+        Some(span)
+    }
+
+    /// Non-negative integer of any width, strictly.
     pub fn uint(&mut self) -> Result<u64> {
         let (bits, negative, _) = self.integer(Kind::Uint)?;
         if negative { Err(Error::Negative(bits.cast_signed())) } else { Ok(bits) }
@@ -364,7 +441,7 @@ impl<'a> Reader<'a> {
     #[inline]
     pub fn uint32(&mut self) -> Result<u32> {
         let v = self.uint()?;
-        u32::try_from(v).map_err(|_| Error::Overflow { found: "uint64", wanted: "uint32" })
+        u32::try_from(v).map_err(|_| Error::Overflow { found: Width::Uint64, wanted: Width::Uint32 })
     }
 
     /// Integer of any width, strictly.
@@ -372,7 +449,7 @@ impl<'a> Reader<'a> {
     pub fn int(&mut self) -> Result<i64> {
         let (bits, negative, found) = self.integer(Kind::Int)?;
         if !negative && bits > i64::MAX as u64 {
-            return Err(Error::Overflow { found, wanted: "int64" });
+            return Err(Error::Overflow { found, wanted: Width::Int64 });
         }
         Ok(bits.cast_signed())
     }
@@ -382,7 +459,7 @@ impl<'a> Reader<'a> {
     pub fn int32(&mut self) -> Result<i32> {
         let (bits, negative, found) = self.integer(Kind::Int)?;
         let v = if negative { i32::try_from(bits.cast_signed()).ok() } else { i32::try_from(bits).ok() };
-        v.ok_or(Error::Overflow { found, wanted: "int32" })
+        v.ok_or(Error::Overflow { found, wanted: Width::Int32 })
     }
 
     /// Truth value, strictly.
@@ -408,6 +485,9 @@ impl<'a> Reader<'a> {
     /// Tolerant 64-bit id: any integer, signed ones reinterpreted; nil is 0.
     #[inline]
     pub fn id_or_nil(&mut self) -> Result<u64> {
+        if let Some(bytes) = self.eight(0xcf) {
+            return Ok(u64::from_be_bytes(bytes));
+        }
         if self.nil() {
             return Ok(0);
         }
@@ -417,6 +497,13 @@ impl<'a> Reader<'a> {
     /// Tolerant signed integer; nil is 0.
     #[inline]
     pub fn int_or_nil(&mut self) -> Result<i64> {
+        if let Some(bytes) = self.eight(0xd3) {
+            return Ok(i64::from_be_bytes(bytes));
+        }
+        if let Some([0xce, a, b, c, d]) = self.data.get(self.pos..).and_then(<[u8]>::first_chunk::<5>) {
+            self.pos += 5;
+            return Ok(u32::from_be_bytes([*a, *b, *c, *d]).into());
+        }
         if self.nil() { Ok(0) } else { self.int() }
     }
 
@@ -430,17 +517,27 @@ impl<'a> Reader<'a> {
     /// is refused, as the Agent refuses it.
     #[inline]
     pub fn float_or_nil(&mut self) -> Result<f64> {
-        match self.tag()? {
-            0xcb => Ok(f64::from_be_bytes(self.take()?)),
-            tag @ 0x00..=0x7f => Ok(tag.into()),
-            0xc0 => Ok(0.0),
-            tag @ (0xcc..=0xcf | 0xd0..=0xd3 | 0xe0..=0xff) => {
-                self.pos -= 1;
-                let _ = tag;
+        if let Some(bytes) = self.eight(0xcb) {
+            return Ok(f64::from_be_bytes(bytes));
+        }
+        match self.peek()? {
+            tag @ 0x00..=0x7f => {
+                self.pos += 1;
+                Ok(tag.into())
+            }
+            0xc0 => {
+                self.pos += 1;
+                Ok(0.0)
+            }
+            0xca => {
+                self.pos += 1;
+                self.unexpected(0xca, Kind::Float64)
+            }
+            0xcb => self.float(),
+            _ => {
                 let (bits, negative, _) = self.integer(Kind::Float64)?;
                 Ok(if negative { bits.cast_signed() as f64 } else { bits as f64 })
             }
-            tag => self.unexpected(tag, Kind::Float64),
         }
     }
 
@@ -537,14 +634,14 @@ impl<'a> Reader<'a> {
     }
 }
 
-/// For each length up to 32: the top bit of the bytes that belong to the text.
-static ASCII_MASKS: [[u8; 32]; 33] = {
-    let mut masks = [[0; 32]; 33];
+/// For each length of a short str: the top bit of the bytes that belong to it.
+static SHORT_MASKS: [[u64; 4]; 32] = {
+    let mut masks = [[0; 4]; 32];
     let mut len = 0;
-    while len <= 32 {
+    while len < 32 {
         let mut i = 0;
         while i < len {
-            masks[len][i] = 0x80;
+            masks[len][i / 8] |= 0x80 << (8 * (i % 8));
             i += 1;
         }
         len += 1;
@@ -553,7 +650,7 @@ static ASCII_MASKS: [[u8; 32]; 33] = {
 };
 
 #[inline]
-const fn signed(v: i64, sent: &'static str) -> (u64, bool, &'static str) {
+const fn signed(v: i64, sent: Width) -> (u64, bool, Width) {
     (v.cast_unsigned(), v < 0, sent)
 }
 

@@ -18,6 +18,15 @@ impl Text {
     /// The empty text, valid in every arena.
     pub const EMPTY: Self = Self { start: 0, len: 0 };
 
+    /// The text at `start` of the received body, which lies first in every
+    /// arena. For decoders that have checked the bytes; a place outside of the
+    /// body reads as other text or none, never worse. Both numbers are at most
+    /// [`Arena::MAX_BYTES`].
+    #[inline]
+    pub const fn at(start: usize, len: usize) -> Self {
+        Self { start: start as u32, len: len as u32 }
+    }
+
     /// Length in bytes.
     #[inline]
     pub const fn len(self) -> usize {

@@ -470,7 +470,7 @@ impl Decoder<'_, '_> {
             let key = d.text_of(key);
             let hash = hash(d.b.batch.arena.bytes(key));
             let value = value(d)?;
-            d.b.add(&mut set, key, hash, value);
+            d.b.add(&mut set, key, hash, || value);
             Ok(())
         })?;
         Ok(self.b.close(set))
@@ -484,10 +484,7 @@ impl Decoder<'_, '_> {
         })?;
         let batch = &self.b.batch;
         for attr in batch.attrs(range) {
-            marks.note(
-                batch.arena.bytes(attr.key),
-                batch.arena.bytes(attr.value.as_text().unwrap_or_default()),
-            );
+            marks.note(&batch.arena, attr.key, attr.value.as_text().unwrap_or_default());
         }
         Ok(range)
     }
@@ -570,7 +567,7 @@ impl Decoder<'_, '_> {
             if let Some(value) = d.any_value(true)? {
                 let key = d.text_of(key);
                 let hash = hash(d.b.batch.arena.bytes(key));
-                d.b.add(&mut set, key, hash, value);
+                d.b.add(&mut set, key, hash, || value);
             }
             Ok(())
         })?;

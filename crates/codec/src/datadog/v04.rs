@@ -1,7 +1,7 @@
 //! v0.3 and v0.4: an array of chunks, each an array of spans, each a map.
 
 use super::RequestMeta;
-use super::builder::{Builder, MAX_GENERATED, Marks, hash};
+use super::builder::{Builder, MAX_GENERATED, Marks};
 use crate::msgpack::{Reader, Result};
 use spanloom_model::{Attr, Chunk, Event, Link, Range32, Span, SpanId, TraceId, Value};
 
@@ -9,6 +9,7 @@ pub(super) fn decode(b: &mut Builder, body: &[u8], meta: &RequestMeta<'_>) -> Re
     b.resource_from_headers(meta);
     let mut r = Reader::new(body);
     let chunks = r.array(MAX_GENERATED)?;
+    b.expect(400, 28);
     for i in 0..chunks {
         b.chunk = i;
         spans_of_chunk(b, &mut r, Chunk::default())?;
@@ -134,13 +135,10 @@ fn meta(b: &mut Builder, r: &mut Reader<'_>, marks: &mut Marks) -> Result<()> {
     let n = r.map(b.limits.elements as usize)?;
     let mut set = b.open(n)?;
     for _ in 0..n {
-        let k = r.str_or_nil()?;
-        let v = r.str_or_nil()?;
-        let key_bytes = r.bytes(k);
-        marks.note(key_bytes, r.bytes(v));
-        let key = b.text(r, k);
-        let value = Value::Str(b.text(r, v));
-        b.add(&mut set, key, hash(key_bytes), value);
+        let (key, hash) = b.lax_key(r)?;
+        let value = b.lax_text(r)?;
+        marks.note(&b.batch.arena, key, value);
+        b.add(&mut set, key, hash, || Value::Str(value));
     }
     b.close(set);
     Ok(())
@@ -151,10 +149,9 @@ fn metrics(b: &mut Builder, r: &mut Reader<'_>) -> Result<()> {
     let n = r.map(b.limits.elements as usize)?;
     let mut set = b.open(n)?;
     for _ in 0..n {
-        let k = r.str_or_nil()?;
-        let value = Value::Double(r.float_or_nil()?);
-        let key = b.text(r, k);
-        b.add(&mut set, key, hash(r.bytes(k)), value);
+        let (key, hash) = b.lax_key(r)?;
+        let value = r.float_or_nil()?;
+        b.add(&mut set, key, hash, || Value::Double(value));
     }
     b.close(set);
     Ok(())
@@ -164,10 +161,9 @@ fn meta_struct(b: &mut Builder, r: &mut Reader<'_>) -> Result<()> {
     let n = r.map(b.limits.elements as usize)?;
     let mut set = b.open(n)?;
     for _ in 0..n {
-        let k = r.str_or_nil()?;
-        let value = Value::Bytes(b.raw(r.bin()?));
-        let key = b.text(r, k);
-        b.add(&mut set, key, hash(r.bytes(k)), value);
+        let (key, hash) = b.lax_key(r)?;
+        let value = b.raw(r.bin()?);
+        b.add(&mut set, key, hash, || Value::Bytes(value));
     }
     b.close(set);
     Ok(())
@@ -230,14 +226,13 @@ fn event_attrs(b: &mut Builder, r: &mut Reader<'_>) -> Result<Range32> {
     let n = r.map(MAX_GENERATED)?;
     let mut set = b.open(n)?;
     for _ in 0..n {
-        let k = r.str_or_nil()?;
+        let (key, hash) = b.lax_key(r)?;
         // nil, and a list without elements, crash the Agent: left out here.
         if r.nil() {
             continue;
         }
         if let Some(value) = any_value(b, r, true)? {
-            let key = b.text(r, k);
-            b.add(&mut set, key, hash(r.bytes(k)), value);
+            b.add(&mut set, key, hash, || value);
         }
     }
     Ok(b.close(set))

@@ -2,7 +2,7 @@
 
 use super::RequestMeta;
 use super::builder::{Builder, Marks, hash};
-use crate::msgpack::{Error, Reader, Result};
+use crate::msgpack::{Error, Reader, Result, Rule};
 use spanloom_model::{Chunk, Range32, SpanId, Text, TraceId, Value, keys};
 
 /// A text of the dictionary, with what is asked about it for every tag.
@@ -33,6 +33,7 @@ pub(super) fn decode(b: &mut Builder, body: &[u8], meta: &RequestMeta<'_>) -> Re
         dict.push(Entry { text: b.text(&r, pos), hash: hash(bytes), marked });
     }
     let chunks = array(&mut r, max)?;
+    b.expect(100, 7);
     for i in 0..chunks {
         b.chunk = i;
         let (first, tids) = (b.batch.spans.len(), b.tids_seen());
@@ -57,17 +58,17 @@ fn array(r: &mut Reader<'_>, max: usize) -> Result<usize> {
 
 #[inline]
 fn entry(r: &mut Reader<'_>, dict: &[Entry]) -> Result<Entry> {
-    let index = r.uint()?;
+    let index = r.reference()?;
     match usize::try_from(index).ok().and_then(|i| dict.get(i)) {
         Some(entry) => Ok(*entry),
-        None => Err(Error::Number("dictionary index ", index, " out of range")),
+        None => Err(Error::Dictionary(index)),
     }
 }
 
 #[inline]
 fn span(b: &mut Builder, r: &mut Reader<'_>, dict: &[Entry]) -> Result<()> {
     if array(r, usize::MAX)? != FIELDS {
-        return Err(Error::Rule("encoded span needs exactly 12 elements in array"));
+        return Err(Error::Rule(Rule::SpanElements));
     }
     let mut span = Builder::new_span();
     span.service = entry(r, dict)?.text;
@@ -91,7 +92,7 @@ fn span(b: &mut Builder, r: &mut Reader<'_>, dict: &[Entry]) -> Result<()> {
         if key.marked {
             marks.note_slow(b.batch.arena.bytes(key.text), b.batch.arena.bytes(value.text));
         }
-        b.add(&mut set, key.text, key.hash, Value::Str(value.text));
+        b.add(&mut set, key.text, key.hash, || Value::Str(value.text));
     }
     b.close(set);
     let n = map(r, max)?;
@@ -99,7 +100,7 @@ fn span(b: &mut Builder, r: &mut Reader<'_>, dict: &[Entry]) -> Result<()> {
     for _ in 0..n {
         let key = entry(r, dict)?;
         let value = r.float_or_nil()?;
-        b.add(&mut set, key.text, key.hash, Value::Double(value));
+        b.add(&mut set, key.text, key.hash, || Value::Double(value));
     }
     b.close(set);
     span.attrs = Range32::new(start, b.batch.attrs.len());

@@ -3,7 +3,7 @@
 
 use super::RequestMeta;
 use super::builder::{Builder, Marks, hash};
-use crate::msgpack::{Error, Reader, Result};
+use crate::msgpack::{Error, Reader, Result, Rule};
 use spanloom_model::{
     Attr, Chunk, Event, Link, Range32, Resource, SpanId, SpanKind, Status, Text, TraceId, Value, keys,
 };
@@ -53,7 +53,7 @@ impl<'a> Strings<'a> {
                 let i = r.uint()?;
                 match usize::try_from(i).ok().and_then(|i| self.texts.get(i)) {
                     Some(text) => Ok(*text),
-                    None => Err(Error::Number("Streaming string referenced an unseen string index ", i, "")),
+                    None => Err(Error::Unseen(i)),
                 }
             }
         }
@@ -137,7 +137,7 @@ impl Decoder<'_, '_> {
     /// The deprecated table at the front of a payload.
     fn string_table(&mut self) -> Result<()> {
         if self.strings.texts.len() > 1 {
-            return Err(Error::Rule("string table after the first string"));
+            return Err(Error::Rule(Rule::StringTable));
         }
         for _ in 0..self.array()? {
             let pos = self.r.str()?;
@@ -296,7 +296,7 @@ impl Decoder<'_, '_> {
     fn attrs(&mut self, depth: u32) -> Result<Range32> {
         let elements = self.array()?;
         if !elements.is_multiple_of(3) {
-            return Err(Error::Rule("Invalid number of elements in an attribute list"));
+            return Err(Error::Rule(Rule::AttributeList));
         }
         let n = elements / 3;
         self.b.charge(n, size_of::<Attr>())?;
@@ -347,7 +347,7 @@ impl Decoder<'_, '_> {
             }
             6 => self.list(depth + 1)?,
             7 => Value::Map(self.attrs(depth + 1)?),
-            other => return Err(Error::Number("Unknown anyvalue type ", other, "")),
+            other => return Err(Error::AnyValue(other)),
         })
     }
 
@@ -355,7 +355,7 @@ impl Decoder<'_, '_> {
     fn list(&mut self, depth: u32) -> Result<Value> {
         let elements = self.array()?;
         if !elements.is_multiple_of(2) {
-            return Err(Error::Rule("Invalid number of elements in an array value"));
+            return Err(Error::Rule(Rule::ArrayValue));
         }
         let n = elements / 2;
         self.b.charge(n, size_of::<Value>())?;

@@ -1,0 +1,3 @@
+//! Obfuscation against a plain scan of the same bytes.
+
+fn main() {}

@@ -1,0 +1,488 @@
+//! The built-in tokenizer: what the Agent uses unless a lexer mode is set.
+//! Rules: `datadog-agent:pkg/obfuscate/sql_tokenizer.go`.
+
+use std::borrow::Cow;
+
+use memchr::{memchr, memchr2, memmem};
+
+use super::SqlError;
+use crate::chars;
+use crate::config::Dbms;
+
+/// Kinds the filters tell apart. Everything else is [`Kind::Other`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Kind {
+    /// Nothing yet.
+    Start,
+    Id,
+    /// A table name that was collected.
+    Table,
+    /// A literal or a placeholder: becomes `?`.
+    Literal,
+    DoubleQuoted,
+    /// A `$func$ … $func$` body, to be obfuscated on its own.
+    Func,
+    Comment,
+    Savepoint,
+    As,
+    Select,
+    Update,
+    Delete,
+    From,
+    Into,
+    Join,
+    Open,
+    Close,
+    BracketOpen,
+    BracketClose,
+    Comma,
+    Semicolon,
+    Equals,
+    Colon,
+    Dot,
+    /// The bare `?`.
+    Question,
+    Other,
+    // Set by the filters only.
+    /// Removed, or replaced by `?`; may merge with its neighbours.
+    Groupable,
+    /// The same for an opening parenthesis.
+    GroupableOpen,
+    /// Removed.
+    Filtered,
+    /// Removed as part of a bracketed alias.
+    FilteredBracket,
+}
+
+/// A token and its text as it would be printed.
+#[derive(Debug)]
+pub(super) struct Token<'a> {
+    pub(super) kind: Kind,
+    pub(super) text: Cow<'a, str>,
+}
+
+/// Splits a statement into tokens. Linear; allocates only for quoted
+/// identifiers that contain escapes.
+pub(super) struct Tokenizer<'a> {
+    src: &'a str,
+    bytes: &'a [u8],
+    pos: usize,
+    /// Open `{` of a statement that begins with one.
+    curlys: u32,
+    /// A backslash in a string stands for itself.
+    literal_escapes: bool,
+    /// A string contained a backslash.
+    pub(super) saw_backslash: bool,
+    dbms: Dbms,
+    dollar_func: bool,
+}
+
+fn is_leading(c: char) -> bool {
+    c.is_ascii_alphabetic() || c == '_' || c == '@' || (!c.is_ascii() && chars::is_letter(c))
+}
+
+fn is_word(c: char) -> bool {
+    is_leading(c) || c == '#'
+}
+
+fn keyword(text: &str) -> Kind {
+    let bytes = text.as_bytes();
+    if bytes.len() < 2 || bytes.len() > 9 || !bytes[0].is_ascii_alphabetic() {
+        return Kind::Id;
+    }
+    let is = |word: &str| text.eq_ignore_ascii_case(word);
+    match (bytes.len(), bytes[0] | 0x20) {
+        (2, b'a') if is("as") => Kind::As,
+        (4, b'n') if is("null") => Kind::Literal,
+        (4, b't') if is("true") => Kind::Literal,
+        (4, b'd') if is("drop") => Kind::Other,
+        (4, b'f') if is("from") => Kind::From,
+        (4, b'i') if is("into") => Kind::Into,
+        (4, b'j') if is("join") => Kind::Join,
+        (5, b'f') if is("false") => Kind::Literal,
+        (5, b'l') if is("limit") => Kind::Other,
+        (5, b'a') if is("alter") => Kind::Other,
+        (5, b'g') if is("grant") => Kind::Other,
+        (5, b'b') if is("begin") => Kind::Other,
+        (6, b'c') if is("create") || is("commit") => Kind::Other,
+        (6, b'r') if is("revoke") => Kind::Other,
+        (6, b's') if is("select") => Kind::Select,
+        (6, b'u') if is("update") => Kind::Update,
+        (6, b'd') if is("delete") => Kind::Delete,
+        (6, b'i') if is("insert") => Kind::Other,
+        (8, b't') if is("truncate") => Kind::Other,
+        (9, b's') if is("savepoint") => Kind::Savepoint,
+        _ => Kind::Id,
+    }
+}
+
+impl<'a> Tokenizer<'a> {
+    pub(super) fn new(src: &'a str, dbms: Dbms, dollar_func: bool, literal_escapes: bool) -> Self {
+        Self {
+            src,
+            bytes: src.as_bytes(),
+            pos: 0,
+            curlys: 0,
+            literal_escapes,
+            saw_backslash: false,
+            dbms,
+            dollar_func,
+        }
+    }
+
+    /// The next visible character after the current position, blanks skipped.
+    pub(super) fn peek_visible(&self) -> Option<u8> {
+        self.bytes[self.pos..].iter().copied().find(|b| !b.is_ascii_whitespace())
+    }
+
+    fn byte(&self) -> Option<u8> {
+        self.bytes.get(self.pos).copied()
+    }
+
+    fn char(&self) -> Option<char> {
+        match self.byte() {
+            Some(b) if b < 0x80 => Some(b as char),
+            Some(_) => self.src[self.pos..].chars().next(),
+            None => None,
+        }
+    }
+
+    fn token(&self, kind: Kind, start: usize) -> Token<'a> {
+        Token { kind, text: Cow::Borrowed(&self.src[start..self.pos]) }
+    }
+
+    /// The next token, or `None` at the end.
+    pub(super) fn next(&mut self) -> Result<Option<Token<'a>>, SqlError> {
+        // One NUL between tokens is a blank to the reference, except in front.
+        if self.pos > 0 && self.byte() == Some(0) {
+            self.pos += 1;
+        }
+        let first = loop {
+            match self.char() {
+                None => return Ok(None),
+                Some(c) if c.is_whitespace() => self.pos += c.len_utf8(),
+                Some(c) => break c,
+            }
+        };
+        let start = self.pos;
+        if is_leading(first) && !(first == '@' && self.dbms == Dbms::Postgres) {
+            return Ok(Some(self.identifier(start)));
+        }
+        if first.is_ascii_digit() {
+            self.number(false);
+            return Ok(Some(self.token(Kind::Literal, start)));
+        }
+        if !first.is_ascii() {
+            return Err(SqlError::UnknownToken);
+        }
+        self.pos += 1;
+        let next = self.byte();
+        let postgres = self.dbms == Dbms::Postgres;
+        let kind = match first {
+            '(' => Kind::Open,
+            ')' => Kind::Close,
+            ',' => Kind::Comma,
+            ';' => Kind::Semicolon,
+            '=' => Kind::Equals,
+            ']' => Kind::BracketClose,
+            '+' | '*' | '&' | '|' | '^' => Kind::Other,
+            '\'' => {
+                self.quoted(b'\'', false)?;
+                Kind::Literal
+            }
+            '"' => {
+                let text = self.quoted(b'"', true)?;
+                return Ok(Some(Token { kind: Kind::DoubleQuoted, text }));
+            }
+            '`' => {
+                let text = self.quoted(b'`', true)?;
+                return Ok(Some(Token { kind: Kind::Id, text }));
+            }
+            '[' if self.dbms == Dbms::SqlServer => {
+                let text = self.quoted(b']', true)?;
+                return Ok(Some(Token { kind: Kind::DoubleQuoted, text }));
+            }
+            '[' => Kind::BracketOpen,
+            '?' if postgres => {
+                if matches!(next, Some(b'|' | b'&')) {
+                    self.pos += 1;
+                }
+                Kind::Other
+            }
+            '?' => Kind::Question,
+            ':' => self.colon()?,
+            '~' => {
+                self.take(b'*');
+                Kind::Other
+            }
+            '.' if next.is_some_and(|b| b.is_ascii_digit()) => {
+                self.number(true);
+                Kind::Literal
+            }
+            '.' => Kind::Dot,
+            '/' => match next {
+                Some(b'/') => self.line_comment(1),
+                Some(b'*') => self.block_comment()?,
+                _ => Kind::Other,
+            },
+            '-' => match next {
+                Some(b'-') => self.line_comment(1),
+                Some(b'>') if postgres => {
+                    self.pos += 1;
+                    self.take(b'>');
+                    Kind::Other
+                }
+                // Elsewhere the minus counts as a number and the `>` follows.
+                Some(b'>') => Kind::Literal,
+                Some(b'0'..=b'9') => {
+                    self.number(false);
+                    Kind::Literal
+                }
+                Some(b'.') if self.bytes.get(self.pos + 1).is_some_and(u8::is_ascii_digit) => {
+                    self.pos += 1;
+                    self.number(true);
+                    Kind::Literal
+                }
+                _ => Kind::Other,
+            },
+            '#' => match self.dbms {
+                Dbms::SqlServer => return Ok(Some(self.identifier(start))),
+                Dbms::Postgres => {
+                    if self.take(b'>') {
+                        self.take(b'>');
+                    } else {
+                        self.take(b'-');
+                    }
+                    Kind::Other
+                }
+                // The reference skips the character after `#`, even a line break.
+                _ => self.line_comment(self.char().map_or(0, char::len_utf8)),
+            },
+            '<' => {
+                if self.take(b'=') {
+                    self.take(b'>');
+                } else if !self.take(b'>') && postgres {
+                    self.take(b'@');
+                }
+                Kind::Other
+            }
+            '>' => {
+                self.take(b'=');
+                Kind::Other
+            }
+            '!' => {
+                if self.take(b'~') {
+                    self.take(b'*');
+                } else if !self.take(b'=') && !self.char().is_some_and(may_follow_not) {
+                    return Err(SqlError::UnknownToken);
+                }
+                Kind::Other
+            }
+            '%' => self.percent()?,
+            '$' => return self.dollar(start).map(Some),
+            '@' => {
+                self.take(b'>');
+                Kind::Other
+            }
+            '{' => {
+                // A statement in braces is a call; anywhere else they hold a literal.
+                if self.curlys > 0 || (start == 0 && next.is_none_or(|b| b < 0x80)) {
+                    self.curlys += 1;
+                    Kind::Other
+                } else {
+                    let end = memchr(b'}', &self.bytes[self.pos..]).ok_or(SqlError::Unterminated)?;
+                    self.pos += end + 1;
+                    Kind::Literal
+                }
+            }
+            '}' if self.curlys > 0 => {
+                self.curlys -= 1;
+                Kind::Other
+            }
+            _ => return Err(SqlError::UnknownToken),
+        };
+        Ok(Some(self.token(kind, start)))
+    }
+
+    fn take(&mut self, byte: u8) -> bool {
+        let found = self.byte() == Some(byte);
+        self.pos += usize::from(found);
+        found
+    }
+
+    fn identifier(&mut self, start: usize) -> Token<'a> {
+        while let Some(c) = self.char() {
+            if !(is_word(c) || c.is_ascii_digit() || matches!(c, '.' | '*' | '$')) {
+                break;
+            }
+            self.pos += c.len_utf8();
+        }
+        let text = &self.src[start..self.pos];
+        Token { kind: keyword(text), text: Cow::Borrowed(text) }
+    }
+
+    fn digits(&mut self, accepts: fn(&u8) -> bool) {
+        let run = self.bytes[self.pos..].iter().take_while(|b| accepts(b)).count();
+        self.pos += run;
+    }
+
+    /// From the first digit, or from the first digit after the point.
+    fn number(&mut self, after_point: bool) {
+        if !after_point && self.byte() == Some(b'0') {
+            self.pos += 1;
+            if self.take(b'x') || self.take(b'X') {
+                self.digits(u8::is_ascii_hexdigit);
+                return;
+            }
+        }
+        self.digits(u8::is_ascii_digit);
+        if !after_point && self.take(b'.') {
+            self.digits(u8::is_ascii_digit);
+        }
+        if self.take(b'e') || self.take(b'E') {
+            let _ = self.take(b'+') || self.take(b'-');
+            self.digits(u8::is_ascii_digit);
+        }
+    }
+
+    fn line_comment(&mut self, skip: usize) -> Kind {
+        self.pos += skip;
+        self.pos += memchr(b'\n', &self.bytes[self.pos..]).map_or(self.bytes.len() - self.pos, |i| i + 1);
+        Kind::Comment
+    }
+
+    fn block_comment(&mut self) -> Result<Kind, SqlError> {
+        self.pos += 1;
+        let end = memmem::find(&self.bytes[self.pos..], b"*/").ok_or(SqlError::Unterminated)?;
+        self.pos += end + 2;
+        Ok(Kind::Comment)
+    }
+
+    fn colon(&mut self) -> Result<Kind, SqlError> {
+        match self.char() {
+            Some(':') => {
+                self.pos += 1;
+                return Ok(Kind::Other);
+            }
+            // A range in an array slice, an assignment, or prose such as `autovacuum: …`.
+            Some(']' | '$' | '=') => return Ok(Kind::Colon),
+            Some(c) if c.is_whitespace() => return Ok(Kind::Colon),
+            Some(c) if is_word(c) || c.is_ascii_digit() => {}
+            _ => return Err(SqlError::UnknownToken),
+        }
+        while let Some(c) = self.char().filter(|&c| is_word(c) || c.is_ascii_digit() || c == '.') {
+            self.pos += c.len_utf8();
+        }
+        Ok(Kind::Other)
+    }
+
+    fn percent(&mut self) -> Result<Kind, SqlError> {
+        match self.char() {
+            Some('(') => {
+                let end = memchr(b')', &self.bytes[self.pos..]).ok_or(SqlError::Unterminated)?;
+                self.pos += end + 1;
+                let c = self.char().filter(|&c| is_word(c)).ok_or(SqlError::UnknownToken)?;
+                self.pos += c.len_utf8();
+                Ok(Kind::Literal)
+            }
+            Some(c) if is_word(c) => {
+                self.pos += c.len_utf8();
+                Ok(Kind::Literal)
+            }
+            _ => Ok(Kind::Other),
+        }
+    }
+
+    /// After a `$`: a parameter, a dollar-quoted string, or (SQL Server) a name.
+    fn dollar(&mut self, start: usize) -> Result<Token<'a>, SqlError> {
+        match self.char() {
+            Some('?') => {
+                self.pos += 1;
+                return Ok(self.token(Kind::Literal, start));
+            }
+            Some('0'..='9') => {
+                self.number(false);
+                return Ok(self.token(Kind::Literal, start));
+            }
+            Some(c) if self.dbms == Dbms::SqlServer && is_word(c) => return Ok(self.identifier(start)),
+            _ => {}
+        }
+        let tag = self.quoted(b'$', true)?;
+        // A tag outside ASCII never matches in the reference either.
+        if !tag.is_ascii() {
+            return Err(SqlError::Unterminated);
+        }
+        let delimiter = if tag == "$$" { tag.into_owned() } else { format!("${tag}$") };
+        let delimiter = delimiter.as_bytes();
+        let body = self.pos;
+        let mut got = 0;
+        while self.pos < self.bytes.len() {
+            if got == 0 {
+                let Some(skip) = memchr(b'$', &self.bytes[self.pos..]) else { break };
+                self.pos += skip;
+            }
+            // A partial match that fails is not looked at again: `$a$x$$a$` stays open.
+            got = if self.bytes[self.pos] == delimiter[got] { got + 1 } else { 0 };
+            self.pos += 1;
+            if got == delimiter.len() {
+                let text = &self.src[body..self.pos - got];
+                let func = self.dollar_func && delimiter == b"$func$";
+                return Ok(Token {
+                    kind: if func { Kind::Func } else { Kind::Literal },
+                    text: Cow::Borrowed(text),
+                });
+            }
+        }
+        Err(SqlError::Unterminated)
+    }
+
+    /// Content of a quoted text, doubled delimiters and escapes undone. Text
+    /// of blanks only yields its delimiters, so that something is printed.
+    fn quoted(&mut self, delimiter: u8, wanted: bool) -> Result<Cow<'a, str>, SqlError> {
+        let mut own = String::new();
+        let mut from = self.pos;
+        let end = loop {
+            let Some(skip) = memchr2(delimiter, b'\\', &self.bytes[self.pos..]) else {
+                self.pos = self.bytes.len();
+                return Err(SqlError::Unterminated);
+            };
+            let at = self.pos + skip;
+            let resume = if self.bytes[at] == delimiter {
+                if self.bytes.get(at + 1) != Some(&delimiter) {
+                    break at;
+                }
+                at + 1
+            } else {
+                self.saw_backslash = true;
+                if self.literal_escapes {
+                    self.pos = at + 1;
+                    continue;
+                }
+                at + 1
+            };
+            let Some(c) = self.src[resume..].chars().next() else {
+                return Err(SqlError::Unterminated);
+            };
+            if wanted {
+                own.push_str(&self.src[from..at]);
+            }
+            from = resume;
+            self.pos = resume + c.len_utf8();
+        };
+        self.pos = end + 1;
+        if !wanted {
+            return Ok(Cow::Borrowed(""));
+        }
+        let tail = &self.src[from..end];
+        let text = if own.is_empty() { Cow::Borrowed(tail) } else { Cow::Owned(own + tail) };
+        if text.trim().is_empty() {
+            let d = delimiter as char;
+            return Ok(Cow::Owned(format!("{d}{d}")));
+        }
+        Ok(text)
+    }
+}
+
+fn may_follow_not(c: char) -> bool {
+    matches!(c, '(' | '`' | '\'' | '"' | '+' | '-') || c.is_whitespace() || is_word(c) || c.is_ascii_digit()
+}
