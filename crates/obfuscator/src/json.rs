@@ -27,6 +27,7 @@ pub(crate) fn obfuscate<'a>(
         stack: Vec::new(),
         first: None,
         keep_from: None,
+        wiped: false,
         transform: false,
         config,
         sql,
@@ -54,6 +55,8 @@ struct Scan<'a, 'c> {
     first: Option<Level>,
     /// Depth at which values began to be kept.
     keep_from: Option<usize>,
+    /// A placeholder was printed since the last container began or ended.
+    wiped: bool,
     /// The next scalar goes through `sql`.
     transform: bool,
     config: &'c JsonConfig,
@@ -115,6 +118,7 @@ impl<'a> Scan<'a, '_> {
         self.pos += 1;
         self.push_from(start);
         self.value_ended();
+        self.wiped = false;
         self.stack.pop();
     }
 
@@ -134,6 +138,7 @@ impl<'a> Scan<'a, '_> {
             self.stack.push(level);
             self.first.get_or_insert(level);
             self.transform = false;
+            self.wiped = false;
             self.skip_space();
             match (level, self.bytes.get(self.pos)) {
                 (Level::Object, Some(b'}')) | (Level::Array, Some(b']')) => {
@@ -191,7 +196,11 @@ impl<'a> Scan<'a, '_> {
             return ended;
         }
         if !transform && !shown {
-            self.out.push("\"?\"");
+            // Scalars in a row without a container share one placeholder.
+            if !(self.stack.is_empty() && self.wiped) {
+                self.out.push("\"?\"");
+            }
+            self.wiped = true;
         }
         let ended = match first {
             b'"' => self.string(),
@@ -203,6 +212,11 @@ impl<'a> Scan<'a, '_> {
         if transform {
             ended?;
             let text = unescape(&self.text[start..self.pos]);
+            // As in the reference, a value that nothing valid follows is not printed.
+            self.skip_space();
+            if !matches!(self.bytes.get(self.pos), Some(b',' | b'}')) {
+                return None;
+            }
             let result = (self.sql)(&text);
             self.out.push("\"");
             push_escaped(&mut self.out, &result);

@@ -150,7 +150,9 @@ impl<'a> Lines<'a> {
         if self.rest.is_empty() {
             return None;
         }
-        self.rest = self.rest.trim_start_matches(' ');
+        if self.rest.starts_with(' ') {
+            self.rest = self.rest.trim_start_matches([' ', '\t', '\r']);
+        }
         let end = self.rest.bytes().position(|b| b == b' ' || b == b'\n').unwrap_or(self.rest.len());
         let verb = &self.rest[..end];
         let mut line_ended = self.rest.as_bytes().get(end) != Some(&b' ');

@@ -20,20 +20,24 @@ impl<'a> Sink<'a> {
         self.own.as_ref().map_or(self.same == 0, String::is_empty)
     }
 
+    #[inline]
     pub(crate) fn push(&mut self, text: &str) {
         match &mut self.own {
             Some(own) => own.push_str(text),
-            None => {
-                let rest = &self.input.as_bytes()[self.same..];
-                if rest.len() >= text.len() && &rest[..text.len()] == text.as_bytes() {
-                    self.same += text.len();
-                } else {
-                    let mut own = String::with_capacity(self.input.len() + text.len());
-                    own.push_str(&self.input[..self.same]);
-                    own.push_str(text);
-                    self.own = Some(own);
-                }
-            }
+            None => self.compare(text),
+        }
+    }
+
+    fn compare(&mut self, text: &str) {
+        let rest = &self.input.as_bytes()[self.same..];
+        if rest.starts_with(text.as_bytes()) {
+            self.same += text.len();
+        } else {
+            // Blanks around tokens make the output a little longer at times.
+            let mut own = String::with_capacity(self.input.len() + self.input.len() / 8 + text.len());
+            own.push_str(&self.input[..self.same]);
+            own.push_str(text);
+            self.own = Some(own);
         }
     }
 

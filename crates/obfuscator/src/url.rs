@@ -45,14 +45,10 @@ fn without_userinfo(text: &str) -> Cow<'_, str> {
     let end = match authority.rfind('@') {
         Some(at) if names_nobody(&authority[..at]) => return Cow::Borrowed(text),
         Some(at) => at + 1,
-        None => {
-            let port = authority.rsplit_once(':').map(|(_, port)| port);
-            let password = port.is_some_and(|port| !port.bytes().all(|b| b.is_ascii_digit()));
-            match memrchr(b'@', rest.as_bytes()) {
-                Some(at) if password => at + 1,
-                _ => return Cow::Borrowed(text),
-            }
-        }
+        None => match memrchr(b'@', rest.as_bytes()) {
+            Some(at) if has_no_port(authority) => at + 1,
+            _ => return Cow::Borrowed(text),
+        },
     };
     Cow::Owned(format!("{}{}", &text[..start], &rest[end..]))
 }
@@ -62,6 +58,20 @@ fn without_userinfo(text: &str) -> Cow<'_, str> {
 fn names_nobody(userinfo: &str) -> bool {
     userinfo.is_empty()
         || userinfo.strip_suffix(':').is_some_and(|name| name.len() <= 8 && !name.contains(':'))
+}
+
+/// Whether the authority in an opaque part ends in something that is neither a
+/// host nor a port, so that a `?` or `#` may have cut a password.
+fn cut_password(opaque: &str) -> bool {
+    opaque.split_once("//").is_some_and(|(_, rest)| {
+        let authority = &rest[..rest.find('/').unwrap_or(rest.len())];
+        !authority.contains('@') && has_no_port(authority)
+    })
+}
+
+/// A colon that no port follows.
+fn has_no_port(authority: &str) -> bool {
+    authority.rsplit_once(':').is_some_and(|(_, port)| !port.bytes().all(|b| b.is_ascii_digit()))
 }
 
 /// Schemes whose `@` belongs to an address.
@@ -212,6 +222,9 @@ impl<'a> Url<'a> {
         url.force_query = query.is_empty() && main.ends_with('?');
         if !rest.starts_with('/') {
             if !scheme.is_empty() {
+                if cut_password(rest) && text[main.len() - query.len()..].contains('@') {
+                    return None;
+                }
                 url.opaque = opaque_without_userinfo(&url.scheme, rest);
                 return Some(url);
             }

@@ -52,6 +52,10 @@ fn filter<'a>(
                 false
             }
             (Some(_), Kind::DoubleQuoted) => places.quoted(tokens.peek_visible() == Some(b'.')),
+            (_, Kind::Bracketed) => {
+                kind = Kind::DoubleQuoted;
+                places.quoted(true)
+            }
             _ => {
                 places.kind(kind);
                 false

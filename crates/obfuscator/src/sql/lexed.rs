@@ -33,7 +33,7 @@ fn doubtful_from(text: &str, dbms: Dbms) -> Option<usize> {
     if !text.as_bytes().windows(2).any(|pair| pair == b"\\'" || pair == b"\\\"") {
         return None;
     }
-    let mut lexer = Lexer::new(text, dbms);
+    let mut lexer = Lexer::new(text, dbms, false);
     let mut first = None;
     loop {
         let at = lexer.position();
@@ -151,7 +151,7 @@ fn is_value(kind: Kind) -> bool {
 }
 
 fn replace_only<'a>(text: &'a str, options: Options<'_>, doubt: Option<usize>) -> Cow<'a, str> {
-    let mut lexer = Lexer::new(text, options.dbms);
+    let mut lexer = Lexer::new(text, options.dbms, false);
     let mut replacer = Replacer::new(options, doubt);
     let mut out = Sink::new(text);
     let mut last = None;
@@ -209,7 +209,7 @@ fn normalize<'a>(
     tables: &mut Tables,
 ) -> Cow<'a, str> {
     let replacing = options.config.mode != SqlMode::NormalizeOnly;
-    let mut lexer = Lexer::new(text, options.dbms);
+    let mut lexer = Lexer::new(text, options.dbms, !replacing);
     let mut replacer = Replacer::new(options, doubt);
     let mut normalizer = Normalizer {
         config: options.config,

@@ -65,6 +65,10 @@ pub(super) struct Lexer<'a> {
     bytes: &'a [u8],
     pos: usize,
     dbms: Dbms,
+    /// Nothing is to be hidden: broken ends are printed as they are.
+    open: bool,
+    /// After `FROM`, `SELECT`, `AS`, a point and the like: a name follows, not a value.
+    in_name_place: bool,
     stray_dollars: u32,
 }
 
@@ -93,10 +97,11 @@ fn in_identifier(c: char) -> bool {
 }
 
 impl<'a> Lexer<'a> {
-    pub(super) fn new(src: &'a str, dbms: Dbms) -> Self {
+    /// `open`: literals are shown anyway.
+    pub(super) fn new(src: &'a str, dbms: Dbms, open: bool) -> Self {
         // A NUL is the end of text to the reference; what follows is not shown.
         let src = memchr(0, src.as_bytes()).map_or(src, |end| &src[..end]);
-        Self { src, bytes: src.as_bytes(), pos: 0, dbms, stray_dollars: 0 }
+        Self { src, bytes: src.as_bytes(), pos: 0, dbms, open, in_name_place: false, stray_dollars: 0 }
     }
 
     /// What has not been read yet.
@@ -149,6 +154,11 @@ impl<'a> Lexer<'a> {
             self.symbol(first as u8, &mut token)
         };
         token.text = &self.src[start..self.pos];
+        if !matches!(token.kind, Kind::Space | Kind::Comment) {
+            self.in_name_place = token.before_table
+                || matches!(token.kind, Kind::Command | Kind::Alias)
+                || token.text.ends_with('.');
+        }
         Some(token)
     }
 
@@ -260,12 +270,13 @@ impl<'a> Lexer<'a> {
     }
 
     fn quoted_name(&mut self, open: u8, close: u8, simple: &mut bool) -> Kind {
+        let name = self.in_name_place && self.harmless();
         let start = self.pos + 1;
         self.pos = start;
         loop {
             let Some(skip) = memchr(close, &self.bytes[self.pos..]) else {
                 self.pos = self.bytes.len();
-                return Kind::Broken;
+                return if name { Kind::Unknown } else { Kind::Broken };
             };
             let end = self.pos + skip;
             // `"a"."b"` is one name.
@@ -293,8 +304,9 @@ impl<'a> Lexer<'a> {
                 Kind::Comment
             }
             None => {
+                let kind = if self.harmless() { Kind::Unknown } else { Kind::Broken };
                 self.pos = self.bytes.len();
-                Kind::Broken
+                kind
             }
         }
     }
@@ -317,9 +329,15 @@ impl<'a> Lexer<'a> {
                 self.pos += close + 2 * tag.len();
                 return if tag == b"$func$" { Kind::DollarFunction } else { Kind::DollarString };
             }
+            // A real tag: the string was cut.
+            if tag.iter().all(|&b| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'$')) && tag != b"$func$"
+            {
+                self.pos = self.bytes.len();
+                return Kind::Broken;
+            }
         }
         // The reference gives the rest up as an error token and prints it.
-        if self.stray_dollars == 0 && self.harmless() {
+        if self.open || (self.stray_dollars == 0 && self.harmless()) {
             self.pos = self.bytes.len();
             return Kind::Unknown;
         }

@@ -20,6 +20,9 @@ pub(super) enum Kind {
     /// A literal or a placeholder: becomes `?`.
     Literal,
     DoubleQuoted,
+    /// SQL Server's `[name]`: treated as a double-quoted text, but never a value
+    /// by its place.
+    Bracketed,
     /// A `$func$ … $func$` body, to be obfuscated on its own.
     Func,
     Comment,
@@ -76,6 +79,24 @@ pub(super) struct Tokenizer<'a> {
     dbms: Dbms,
     dollar_func: bool,
 }
+
+/// Classes of ASCII bytes, in one look-up.
+const IN_NAME: u8 = 1;
+const BLANK: u8 = 2;
+const CLASS: [u8; 256] = {
+    let mut class = [0; 256];
+    let mut b = 0;
+    while b < 128 {
+        let c = b as u8;
+        if c.is_ascii_alphanumeric() || matches!(c, b'_' | b'@' | b'#' | b'.' | b'*' | b'$') {
+            class[b] = IN_NAME;
+        } else if matches!(c, b' ' | 9..=13) {
+            class[b] = BLANK;
+        }
+        b += 1;
+    }
+    class
+};
 
 fn is_leading(c: char) -> bool {
     c.is_ascii_alphabetic() || c == '_' || c == '@' || (!c.is_ascii() && chars::is_letter(c))
@@ -158,6 +179,9 @@ impl<'a> Tokenizer<'a> {
             self.pos += 1;
         }
         let first = loop {
+            while self.byte().is_some_and(|b| CLASS[usize::from(b)] == BLANK) {
+                self.pos += 1;
+            }
             match self.char() {
                 None => return Ok(None),
                 Some(c) if c.is_whitespace() => self.pos += c.len_utf8(),
@@ -200,7 +224,7 @@ impl<'a> Tokenizer<'a> {
             }
             '[' if self.dbms == Dbms::SqlServer => {
                 let text = self.quoted(b']', true)?;
-                return Ok(Some(Token { kind: Kind::DoubleQuoted, text }));
+                return Ok(Some(Token { kind: Kind::Bracketed, text }));
             }
             '[' => Kind::BracketOpen,
             '?' if postgres => {
@@ -243,10 +267,19 @@ impl<'a> Tokenizer<'a> {
                     self.number(true);
                     Kind::Literal
                 }
+                Some(b'.') => {
+                    self.pos += 1;
+                    Kind::Other
+                }
                 _ => Kind::Other,
             },
             '#' => match self.dbms {
-                Dbms::SqlServer => return Ok(Some(self.identifier(start))),
+                Dbms::SqlServer => {
+                    // Whatever follows `#` begins the name, unless it begins a literal.
+                    let next = self.char().filter(|c| !matches!(c, '\'' | '"' | '`' | '[' | '$' | '\\'));
+                    self.pos += next.map_or(0, char::len_utf8);
+                    return Ok(Some(self.identifier(start)));
+                }
                 Dbms::Postgres => {
                     if self.take(b'>') {
                         self.take(b'>');
@@ -311,11 +344,17 @@ impl<'a> Tokenizer<'a> {
     }
 
     fn identifier(&mut self, start: usize) -> Token<'a> {
-        while let Some(c) = self.char() {
-            if !(is_word(c) || c.is_ascii_digit() || matches!(c, '.' | '*' | '$')) {
-                break;
+        loop {
+            let run =
+                self.bytes[self.pos..].iter().take_while(|&&b| CLASS[usize::from(b)] == IN_NAME).count();
+            self.pos += run;
+            match self.byte() {
+                Some(0x80..) => match self.char() {
+                    Some(c) if chars::is_letter(c) => self.pos += c.len_utf8(),
+                    _ => break,
+                },
+                _ => break,
             }
-            self.pos += c.len_utf8();
         }
         let text = &self.src[start..self.pos];
         Token { kind: keyword(text), text: Cow::Borrowed(text) }

@@ -1,4 +1,6 @@
-//! Vectors, properties and mutations.
+//! Vectors, properties, mutations, and the differences from the reference.
 #![allow(clippy::unwrap_used, clippy::panic)] // tests say what they expect by unwrapping
 
+mod mutations;
+mod properties;
 mod vectors;
