@@ -5,6 +5,7 @@
 //! | file | holds |
 //! |---|---|
 //! | `agent.rs` | [`Agent`]: the steps in their order |
+//! | `client_stats.rs` | the same for statistics that a tracer computed |
 //! | `names.rs` | rules for names, services and tag text |
 //! | `normalizer.rs` | makes spans valid or refuses the chunk |
 //! | `filter.rs` | ignored resources, tag filters |
@@ -16,19 +17,23 @@
 #![forbid(unsafe_code)]
 
 mod agent;
+mod client_stats;
 mod filter;
 pub mod go_regex;
 pub mod names;
 mod normalizer;
+mod obfuscate;
 mod replacer;
 pub mod top_level;
 mod truncator;
 
 pub use agent::{Agent, AgentConfig};
+pub use client_stats::{ClientStatsRequest, prepare_client_stats};
 pub use filter::{BadPattern, IgnoredResources, TagEntry, TagFilters};
 pub use normalizer::{
     NormalizerConfig, fill_chunk_attributes, is_http_status, normalize_chunk, normalize_times,
 };
+pub use obfuscate::SpanObfuscator;
 pub use replacer::{Replacer, RuleText};
 pub use truncator::{MAX_BIG_RESOURCE, MAX_RESOURCE, truncate_span};
 

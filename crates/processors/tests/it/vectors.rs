@@ -1,12 +1,18 @@
 //! Every case of the normalisation and filtering vectors.
 
+use std::sync::Arc;
+
 use serde_json::{Map, Value as Json, json};
 use spanloom_model::{
-    Attr, Batch, Chunk, PRIORITY_NONE, Protocol, Range32, Resource, Span, SpanId, TraceId, Value,
+    Attr, Batch, Chunk, Event, PRIORITY_NONE, Protocol, Range32, Resource, Span, SpanId, TraceId, Value,
+};
+use spanloom_obfuscator::{
+    Config, CreditCardConfig, HttpConfig, JsonConfig, MemcachedConfig, Obfuscator, RedisConfig,
 };
 use spanloom_processors::{
-    Agent, AgentConfig, Counts, IgnoredResources, NormalizerConfig, Replacer, RuleText, TagEntry, TagFilters,
-    fill_chunk_attributes, is_http_status, names, normalize_chunk, normalize_times, top_level,
+    Agent, AgentConfig, Counts, IgnoredResources, NormalizerConfig, Replacer, RuleText, SpanObfuscator,
+    TagEntry, TagFilters, fill_chunk_attributes, is_http_status, names, normalize_chunk, normalize_times,
+    top_level,
 };
 
 fn cases(file: &str) -> Vec<Json> {
@@ -334,4 +340,144 @@ fn replacements_are_made_as_the_agent_does() {
         }
         Some((got, wanted))
     });
+}
+
+/// The Go text of `apm_config.obfuscation` as the vectors write it.
+fn obfuscator(c: &Json) -> Config {
+    let on = |key: &str| c[key]["enabled"].as_bool().unwrap_or(false);
+    let json = |key: &str| JsonConfig { enabled: on(key), ..JsonConfig::default() };
+    let redis = |key: &str| RedisConfig {
+        enabled: on(key),
+        remove_all_args: c[key]["remove_all_args"].as_bool().unwrap_or(false),
+    };
+    Config {
+        elasticsearch: json("elasticsearch"),
+        opensearch: json("opensearch"),
+        mongodb: json("mongodb"),
+        http: HttpConfig {
+            remove_query_string: c["http"]["remove_query_string"].as_bool().unwrap_or(false),
+            remove_paths_with_digits: c["http"]["remove_paths_with_digits"].as_bool().unwrap_or(false),
+        },
+        redis: redis("redis"),
+        valkey: redis("valkey"),
+        memcached: MemcachedConfig {
+            enabled: on("memcached"),
+            keep_command: c["memcached"]["keep_command"].as_bool().unwrap_or(false),
+        },
+        credit_cards: CreditCardConfig {
+            enabled: on("credit_cards"),
+            luhn: c["credit_cards"]["luhn"].as_bool().unwrap_or(false),
+            keep_values: Vec::new(),
+        },
+        ..Config::default()
+    }
+}
+
+fn event_value(b: &mut Batch, v: &Json) -> Value {
+    match v["type"].as_i64().unwrap_or(0) {
+        0 => Value::Str(b.arena.push(v["string_value"].as_str().unwrap_or_default())),
+        1 => Value::Bool(v["bool_value"].as_bool().unwrap_or(false)),
+        2 => Value::Int(v["int_value"].as_i64().unwrap_or(0)),
+        3 => Value::Double(v["double_value"].as_f64().unwrap_or(0.0)),
+        _ => {
+            let items: Vec<Value> =
+                v["array_value"]["values"].as_array().unwrap().iter().map(|i| event_value(b, i)).collect();
+            let start = b.values.len();
+            b.values.extend(items);
+            Value::List(Range32::new(start, b.values.len()))
+        }
+    }
+}
+
+fn event_json(b: &Batch, v: Value) -> Json {
+    match v {
+        Value::Str(t) => json!({"type": 0, "string_value": b.str(t)}),
+        Value::Bool(x) => json!({"type": 1, "bool_value": x}),
+        Value::Int(x) => json!({"type": 2, "int_value": x}),
+        Value::Double(x) => json!({"type": 3, "double_value": x}),
+        Value::List(r) => {
+            let values: Vec<Json> = b.list(r).iter().map(|v| event_json(b, *v)).collect();
+            json!({"type": 4, "array_value": {"values": values}})
+        }
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn spans_are_scrubbed_as_the_agent_does() {
+    check(&["obfuscate_span"], 30, |c| {
+        let input = &c["input"];
+        let mut span = input.clone();
+        span["resource"] = input.get("resource").cloned().unwrap_or_else(|| "".into());
+        let (mut b, chunk) = batch(&[span]);
+        for e in input["span_events"].as_array().into_iter().flatten() {
+            let attrs: Vec<Attr> = e["attributes"]
+                .as_object()
+                .unwrap()
+                .iter()
+                .map(|(k, v)| Attr { key: b.arena.push(k), value: event_value(&mut b, v) })
+                .collect();
+            let start = b.attrs.len();
+            b.attrs.extend(attrs);
+            let name = b.arena.push(e["name"].as_str().unwrap());
+            b.events.push(Event { name, attrs: Range32::new(start, b.attrs.len()), ..Event::default() });
+        }
+        b.spans[0].events = Range32::new(0, b.events.len());
+        let config = Arc::new(Obfuscator::new(obfuscator(&c["config"])));
+        SpanObfuscator::new(config, false).scrub(&mut b, 0);
+        let rules: Vec<RuleText> = c["config"]["tag_replace_rules"]
+            .as_array()
+            .into_iter()
+            .flatten()
+            .map(|r| RuleText {
+                name: r["name"].as_str().unwrap().into(),
+                pattern: r["pattern"].as_str().unwrap().into(),
+                repl: r["repl"].as_str().unwrap().into(),
+            })
+            .collect();
+        Replacer::new(&rules).unwrap().replace_chunk(&mut b, &chunk);
+        let s = b.spans[0];
+        let mut out = json!({"type": b.str(s.span_type)});
+        if input.get("resource").is_some() {
+            out["resource"] = b.str(s.resource).into();
+        }
+        let meta = meta(&b, 0);
+        if !meta.as_object().unwrap().is_empty() {
+            out["meta"] = meta;
+        }
+        if !b.events.is_empty() {
+            out["span_events"] = b
+                .events
+                .iter()
+                .map(|e| {
+                    let attrs: Map<String, Json> = b
+                        .attrs(e.attrs)
+                        .iter()
+                        .map(|a| (b.str(a.key).to_owned(), event_json(&b, a.value)))
+                        .collect();
+                    json!({"name": b.str(e.name), "attributes": attrs})
+                })
+                .collect();
+        }
+        let mut wanted = c["expected"].clone();
+        floats(&mut wanted);
+        Some((out, wanted))
+    });
+}
+
+/// Whole numbers under `double_value` as floating-point numbers.
+fn floats(v: &mut Json) {
+    match v {
+        Json::Object(map) => {
+            for (k, v) in map {
+                if k == "double_value" {
+                    *v = json!(v.as_f64());
+                } else {
+                    floats(v);
+                }
+            }
+        }
+        Json::Array(list) => list.iter_mut().for_each(floats),
+        _ => {}
+    }
 }
