@@ -258,6 +258,11 @@ impl<'a> Writer<'a> {
         self.out.extend_from_slice(bytes);
     }
 
+    /// Fields that are encoded already.
+    pub fn raw(&mut self, fields: &[u8]) {
+        self.out.extend_from_slice(fields);
+    }
+
     /// Opens a nested message.
     pub fn open(&mut self, number: u32) -> Open {
         self.key(number, 2);

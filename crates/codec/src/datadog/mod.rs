@@ -3,6 +3,7 @@
 //! | file | holds |
 //! |---|---|
 //! | `mod.rs` | [`decode_traces`], [`RequestMeta`], [`Encoding`] |
+//! | `agent_payload.rs` | model → what the Agent sends to the trace intake |
 //! | `builder.rs` | what all versions share: texts, attributes without duplicates, 128-bit ids, the memory budget |
 //! | `v04.rs` | v0.3 and v0.4 msgpack, and the span that v0.7 shares |
 //! | `v05.rs` | v0.5: spans as arrays over a dictionary |
@@ -15,6 +16,7 @@
 //! Rules: datadog-agent:pkg/proto/pbgo/trace (`decoder_bytes.go`,
 //! `decoder_v05.go`, `span_gen.go`, `idx/`), pkg/trace/api/api.go.
 
+pub mod agent_payload;
 mod builder;
 mod encode;
 mod json;

@@ -1,0 +1,457 @@
+//! A bounded queue on disk for one destination.
+//!
+//! Two logs. `pending` holds what has been acknowledged to clients and waits
+//! to be packed into a request; `ready` holds requests, compressed once, until
+//! the destination has taken them. Whatever moment the process is killed at,
+//! every acknowledged item is in one of the two and in no more than one:
+//! a request says up to which pending item it holds, and a restart forgets
+//! those.
+
+use bytes::Bytes;
+use spanloom_journal::{Config as JournalConfig, FrameRef, Journal, JournalError, SyncPolicy};
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, mpsc};
+
+/// Kinds of frames.
+const PENDING: u8 = 1;
+const REQUEST: u8 = 2;
+const DONE: u8 = 3;
+const PACKED: u8 = 4;
+
+/// Settings.
+#[derive(Clone, Debug)]
+pub struct SpoolConfig {
+    /// Bytes of waiting requests; beyond it the oldest go first.
+    pub max_bytes: u64,
+    /// When an item counts as safe.
+    pub policy: SyncPolicy,
+}
+
+/// A request for the destination.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Request {
+    /// Sent before others (statistics are small and wanted most).
+    pub urgent: bool,
+    /// Path on the destination.
+    pub path: String,
+    /// Headers, without the key, which is not written to disk.
+    pub headers: Vec<(String, String)>,
+    /// Spans (or statistics groups) inside, for the counters.
+    pub items: u64,
+    /// Compressed body.
+    pub body: Bytes,
+}
+
+/// Items that wait to be packed.
+#[derive(Debug, Default)]
+pub struct Pending {
+    /// Their bytes, oldest first.
+    pub payloads: Vec<Bytes>,
+    /// Spans inside.
+    pub items: u64,
+    /// Sequence number of the last one.
+    up_to: u64,
+}
+
+/// A request that a sender works on.
+#[derive(Debug)]
+pub struct Claim {
+    seq: u64,
+    /// The request.
+    pub request: Request,
+}
+
+/// How a try ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Tried {
+    /// The destination has it.
+    Sent,
+    /// The destination will never take it; the reason.
+    Rejected(&'static str),
+    /// Try again later.
+    Again,
+}
+
+/// Figures.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct SpoolStats {
+    /// Requests that wait.
+    pub requests: u64,
+    /// Their bytes.
+    pub bytes: u64,
+    /// Items that wait to be packed.
+    pub pending_items: u64,
+    /// Items sent.
+    pub sent_items: u64,
+    /// Requests sent.
+    pub sent_requests: u64,
+    /// Tries that were repeated.
+    pub retries: u64,
+    /// Items given up, by reason.
+    pub dropped: BTreeMap<&'static str, u64>,
+}
+
+/// Why a spool cannot be used or an item not be taken.
+#[derive(Debug, Clone, thiserror::Error)]
+pub enum SpoolError {
+    /// The log refused.
+    #[error("the queue on disk refused: {0}")]
+    Journal(#[from] JournalError),
+    /// A file in the way.
+    #[error("{0}")]
+    Io(String),
+}
+
+struct Waiting {
+    frame: FrameRef,
+    urgent: bool,
+    items: u64,
+    in_flight: bool,
+}
+
+#[derive(Default)]
+struct State {
+    pending: BTreeMap<u64, (u64, Bytes)>,
+    pending_bytes: u64,
+    requests: BTreeMap<u64, Waiting>,
+    bytes: u64,
+    /// Sequence number of the newest request: frames behind it may be on
+    /// their way into `requests`, so their files stay.
+    newest: u64,
+    dropped: BTreeMap<&'static str, u64>,
+}
+
+/// The queue of one destination.
+pub struct Spool {
+    config: SpoolConfig,
+    pending: Journal,
+    ready: Journal,
+    state: Arc<Mutex<State>>,
+    sent_items: AtomicU64,
+    sent_requests: AtomicU64,
+    retries: AtomicU64,
+}
+
+fn lock(state: &Mutex<State>) -> MutexGuard<'_, State> {
+    state.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Spool {
+    /// Opens or creates the queue in a directory. Returns what was damaged, as
+    /// texts for the log; damage costs no more than itself.
+    pub fn open(dir: &Path, config: SpoolConfig) -> Result<(Self, Vec<String>), SpoolError> {
+        std::fs::create_dir_all(dir).map_err(|e| {
+            SpoolError::Io(format!(
+                "{}: cannot be created: {e}; choose another data directory",
+                dir.display()
+            ))
+        })?;
+        let roll = (config.max_bytes / 32).clamp(64 << 10, 64 << 20);
+        let journal = |policy, max_bytes| JournalConfig {
+            policy,
+            roll_bytes: roll,
+            max_bytes,
+            max_pending: 64 << 20,
+            ..JournalConfig::default()
+        };
+        let mut state = State::default();
+        let mut packed = 0;
+        let mut done = Vec::new();
+        // The files may exceed the bound by what is being written over it.
+        let (ready, lost_ready) = Journal::open(
+            &dir.join("ready"),
+            journal(SyncPolicy::Always, config.max_bytes * 2 + (256 << 20)),
+            &mut |frame, bytes| match frame.kind {
+                REQUEST => {
+                    if let Some((request, up_to)) = decode_request(&bytes) {
+                        packed = packed.max(up_to);
+                        state.bytes += u64::from(frame.len);
+                        let waiting =
+                            Waiting { frame, urgent: request.urgent, items: request.items, in_flight: false };
+                        state.requests.insert(frame.seq, waiting);
+                        state.newest = frame.seq;
+                    }
+                }
+                DONE => done.extend(bytes.get(..8).and_then(|b| b.try_into().ok()).map(u64::from_le_bytes)),
+                _ => {}
+            },
+        )?;
+        for seq in done {
+            if let Some(w) = state.requests.remove(&seq) {
+                state.bytes -= u64::from(w.frame.len);
+            }
+        }
+        let (pending, lost_pending) = Journal::open(
+            &dir.join("pending"),
+            journal(config.policy, config.max_bytes.max(64 << 20)),
+            &mut |frame, bytes| match frame.kind {
+                PACKED => {
+                    let up_to = bytes.get(..8).and_then(|b| b.try_into().ok()).map_or(0, u64::from_le_bytes);
+                    packed = packed.max(up_to);
+                }
+                PENDING if bytes.len() >= 8 => {
+                    let items = bytes.get(..8).and_then(|b| b.try_into().ok()).map_or(0, u64::from_le_bytes);
+                    // A copy: the slice would keep the whole file in memory.
+                    let payload = Bytes::copy_from_slice(&bytes[8..]);
+                    state.pending_bytes += payload.len() as u64;
+                    state.pending.insert(frame.seq, (items, payload));
+                }
+                _ => {}
+            },
+        )?;
+        let again = state.pending.split_off(&(packed + 1));
+        state.pending = again;
+        state.pending_bytes = state.pending.values().map(|(_, p)| p.len() as u64).sum();
+        let damage = lost_ready.losses.iter().chain(&lost_pending.losses);
+        let damage = damage
+            .map(|l| {
+                format!(
+                    "{}: {} bytes at {}: {}",
+                    l.file.display(),
+                    l.loss.bytes,
+                    l.loss.offset,
+                    l.loss.reason
+                )
+            })
+            .collect();
+        let spool = Self {
+            config,
+            pending,
+            ready,
+            state: Arc::new(Mutex::new(state)),
+            sent_items: AtomicU64::new(0),
+            sent_requests: AtomicU64::new(0),
+            retries: AtomicU64::new(0),
+        };
+        spool.release_ready();
+        Ok((spool, damage))
+    }
+
+    /// Takes an item; `done` is called when it is as safe as the policy asks.
+    pub fn append(&self, items: u64, payload: Bytes, done: Box<dyn FnOnce(Result<(), SpoolError>) + Send>) {
+        let mut framed = Vec::with_capacity(payload.len() + 8);
+        framed.extend_from_slice(&items.to_le_bytes());
+        framed.extend_from_slice(&payload);
+        let framed = Bytes::from(framed);
+        let kept = framed.slice(8..);
+        let state = Arc::clone(&self.state);
+        self.pending.append(
+            PENDING,
+            framed,
+            Box::new(move |result| match result {
+                Ok(frame) => {
+                    {
+                        let mut state = lock(&state);
+                        state.pending_bytes += kept.len() as u64;
+                        state.pending.insert(frame.seq, (items, kept));
+                    }
+                    done(Ok(()));
+                }
+                Err(e) => done(Err(e.into())),
+            }),
+        );
+    }
+
+    /// Bytes that wait to be packed.
+    pub fn pending_bytes(&self) -> u64 {
+        lock(&self.state).pending_bytes
+    }
+
+    /// The oldest waiting items, up to `limit` bytes but at least one. They
+    /// stay where they are until [`Spool::pack`].
+    pub fn oldest(&self, limit: usize) -> Option<Pending> {
+        let state = lock(&self.state);
+        let mut out = Pending::default();
+        let mut size = 0;
+        for (seq, (items, payload)) in &state.pending {
+            if !out.payloads.is_empty() && size + payload.len() > limit {
+                break;
+            }
+            size += payload.len();
+            out.items += items;
+            out.up_to = *seq;
+            out.payloads.push(payload.clone());
+        }
+        (!out.payloads.is_empty()).then_some(out)
+    }
+
+    /// Replaces items by the request that holds them. Blocks until it is on
+    /// disk. On an error the items wait on.
+    pub fn pack(&self, pending: &Pending, request: Request) -> Result<(), SpoolError> {
+        self.enqueue(request, pending.up_to)?;
+        {
+            let mut state = lock(&self.state);
+            let later = state.pending.split_off(&(pending.up_to + 1));
+            let packed = std::mem::replace(&mut state.pending, later);
+            state.pending_bytes -= packed.values().map(|(_, p)| p.len() as u64).sum::<u64>();
+        }
+        let marker = Bytes::copy_from_slice(&pending.up_to.to_le_bytes());
+        self.pending.append(PACKED, marker, Box::new(|_| ()));
+        // Whole files go; a file that is only partly packed stays a while.
+        self.pending.release(pending.up_to)?;
+        Ok(())
+    }
+
+    /// Queues a request that no waiting item belongs to. Blocks until it is on disk.
+    pub fn push(&self, request: Request) -> Result<(), SpoolError> {
+        self.enqueue(request, 0)
+    }
+
+    fn enqueue(&self, request: Request, up_to: u64) -> Result<(), SpoolError> {
+        let frame = encode_request(&request, up_to);
+        self.make_room(frame.len() as u64);
+        let (tell, told) = mpsc::channel();
+        self.ready.append(REQUEST, frame, Box::new(move |result| drop(tell.send(result))));
+        let frame = told.recv().map_err(|_| SpoolError::Journal(JournalError::Closed))??;
+        let mut state = lock(&self.state);
+        state.bytes += u64::from(frame.len);
+        let waiting = Waiting { frame, urgent: request.urgent, items: request.items, in_flight: false };
+        state.requests.insert(frame.seq, waiting);
+        state.newest = state.newest.max(frame.seq);
+        Ok(())
+    }
+
+    /// Gives up the oldest requests (not urgent ones first) until `more` fits.
+    fn make_room(&self, more: u64) {
+        let mut gone = Vec::new();
+        {
+            let mut state = lock(&self.state);
+            while state.bytes + more > self.config.max_bytes {
+                let oldest = |urgent: bool, state: &State| {
+                    state.requests.iter().find(|(_, w)| !w.in_flight && w.urgent == urgent).map(|(s, _)| *s)
+                };
+                let Some(seq) = oldest(false, &state).or_else(|| oldest(true, &state)) else { break };
+                if let Some(w) = state.requests.remove(&seq) {
+                    state.bytes -= u64::from(w.frame.len);
+                    *state.dropped.entry("queue_full").or_default() += w.items;
+                    gone.push(seq);
+                }
+            }
+        }
+        for seq in gone {
+            self.mark_done(seq);
+        }
+        self.release_ready();
+    }
+
+    /// The next request to send: urgent ones first, then the oldest. A request
+    /// that cannot be read any more is given up and counted.
+    pub fn claim(&self) -> Option<Claim> {
+        loop {
+            let (seq, frame) = {
+                let mut state = lock(&self.state);
+                let free =
+                    |urgent: bool| move |(_, w): &(&u64, &mut Waiting)| !w.in_flight && w.urgent == urgent;
+                let found = state.requests.iter_mut().find(free(true)).map(|(s, _)| *s);
+                let found = found.or_else(|| state.requests.iter_mut().find(free(false)).map(|(s, _)| *s));
+                let seq = found?;
+                let w = state.requests.get_mut(&seq)?;
+                w.in_flight = true;
+                (seq, w.frame)
+            };
+            match self.ready.read(frame).ok().as_ref().and_then(decode_request) {
+                Some((request, _)) => return Some(Claim { seq, request }),
+                None => self.settle(seq, Tried::Rejected("damaged_on_disk")),
+            }
+        }
+    }
+
+    /// Says how a try ended.
+    pub fn finish(&self, claim: Claim, tried: Tried) {
+        self.settle(claim.seq, tried);
+    }
+
+    fn settle(&self, seq: u64, tried: Tried) {
+        {
+            let mut state = lock(&self.state);
+            if tried == Tried::Again {
+                self.retries.fetch_add(1, Relaxed);
+                if let Some(w) = state.requests.get_mut(&seq) {
+                    w.in_flight = false;
+                }
+                return;
+            }
+            let Some(w) = state.requests.remove(&seq) else { return };
+            state.bytes -= u64::from(w.frame.len);
+            match tried {
+                Tried::Rejected(reason) => *state.dropped.entry(reason).or_default() += w.items,
+                Tried::Sent | Tried::Again => {
+                    self.sent_items.fetch_add(w.items, Relaxed);
+                    self.sent_requests.fetch_add(1, Relaxed);
+                }
+            }
+        }
+        self.mark_done(seq);
+        self.release_ready();
+    }
+
+    fn mark_done(&self, seq: u64) {
+        self.ready.append(DONE, Bytes::copy_from_slice(&seq.to_le_bytes()), Box::new(|_| ()));
+    }
+
+    fn release_ready(&self) {
+        let low = {
+            let state = lock(&self.state);
+            state.requests.keys().next().map_or(state.newest, |s| s - 1)
+        };
+        if let Err(e) = self.ready.release(low) {
+            tracing::warn!("a file of the queue on disk cannot be removed: {e}");
+        }
+    }
+
+    /// Figures.
+    pub fn stats(&self) -> SpoolStats {
+        let state = lock(&self.state);
+        SpoolStats {
+            requests: state.requests.len() as u64,
+            bytes: state.bytes,
+            pending_items: state.pending.values().map(|(n, _)| n).sum(),
+            sent_items: self.sent_items.load(Relaxed),
+            sent_requests: self.sent_requests.load(Relaxed),
+            retries: self.retries.load(Relaxed),
+            dropped: state.dropped.clone(),
+        }
+    }
+
+    /// Syncs and closes both logs; what waits is there at the next start.
+    pub fn close(&self) {
+        self.pending.close();
+        self.ready.close();
+    }
+}
+
+/// `up_to u64 | items u64 | urgent u8 | head length u32 | head | body`; the head
+/// is text: the path, then `name: value` lines.
+fn encode_request(request: &Request, up_to: u64) -> Bytes {
+    let mut head = request.path.clone();
+    for (name, value) in &request.headers {
+        head.push('\n');
+        head.push_str(name);
+        head.push_str(": ");
+        head.push_str(value);
+    }
+    let mut out = Vec::with_capacity(21 + head.len() + request.body.len());
+    out.extend_from_slice(&up_to.to_le_bytes());
+    out.extend_from_slice(&request.items.to_le_bytes());
+    out.push(u8::from(request.urgent));
+    out.extend_from_slice(&(head.len() as u32).to_le_bytes());
+    out.extend_from_slice(head.as_bytes());
+    out.extend_from_slice(&request.body);
+    out.into()
+}
+
+fn decode_request(frame: &Bytes) -> Option<(Request, u64)> {
+    let number = |at: usize| Some(u64::from_le_bytes(frame.get(at..at + 8)?.try_into().ok()?));
+    let up_to = number(0)?;
+    let items = number(8)?;
+    let urgent = *frame.get(16)? != 0;
+    let len = u32::from_le_bytes(frame.get(17..21)?.try_into().ok()?) as usize;
+    let head = std::str::from_utf8(frame.get(21..21usize.checked_add(len)?)?).ok()?;
+    let mut lines = head.split('\n');
+    let path = lines.next()?.to_owned();
+    let headers =
+        lines.filter_map(|l| l.split_once(": ")).map(|(n, v)| (n.to_owned(), v.to_owned())).collect();
+    Some((Request { urgent, path, headers, items, body: frame.slice(21 + len..) }, up_to))
+}
