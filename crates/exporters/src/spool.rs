@@ -8,7 +8,7 @@
 //! those.
 
 use bytes::Bytes;
-use spanloom_journal::{Config as JournalConfig, FrameRef, Journal, JournalError, SyncPolicy};
+use spanloom_journal::{Config as JournalConfig, DoneFn, FrameRef, Journal, JournalError, SyncPolicy};
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
@@ -138,6 +138,13 @@ fn lock(state: &Mutex<State>) -> MutexGuard<'_, State> {
     state.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
+/// Appends; a refusal goes to the callback like any other failure.
+fn append(journal: &Journal, kind: u8, payload: Bytes, done: DoneFn) {
+    if let Err(refused) = journal.append(kind, payload, done) {
+        (refused.done)(Err(refused.error));
+    }
+}
+
 impl Spool {
     /// Opens or creates the queue in a directory. Returns what was damaged, as
     /// texts for the log; damage costs no more than itself.
@@ -237,7 +244,8 @@ impl Spool {
         let framed = Bytes::from(framed);
         let kept = framed.slice(8..);
         let state = Arc::clone(&self.state);
-        self.pending.append(
+        append(
+            &self.pending,
             PENDING,
             framed,
             Box::new(move |result| match result {
@@ -288,7 +296,7 @@ impl Spool {
             state.pending_bytes -= packed.values().map(|(_, p)| p.len() as u64).sum::<u64>();
         }
         let marker = Bytes::copy_from_slice(&pending.up_to.to_le_bytes());
-        self.pending.append(PACKED, marker, Box::new(|_| ()));
+        append(&self.pending, PACKED, marker, Box::new(|_| ()));
         // Whole files go; a file that is only partly packed stays a while.
         self.pending.release(pending.up_to)?;
         Ok(())
@@ -303,7 +311,7 @@ impl Spool {
         let frame = encode_request(&request, up_to);
         self.make_room(frame.len() as u64);
         let (tell, told) = mpsc::channel();
-        self.ready.append(REQUEST, frame, Box::new(move |result| drop(tell.send(result))));
+        append(&self.ready, REQUEST, frame, Box::new(move |result| drop(tell.send(result))));
         let frame = told.recv().map_err(|_| SpoolError::Journal(JournalError::Closed))??;
         let mut state = lock(&self.state);
         state.bytes += u64::from(frame.len);
@@ -388,7 +396,7 @@ impl Spool {
     }
 
     fn mark_done(&self, seq: u64) {
-        self.ready.append(DONE, Bytes::copy_from_slice(&seq.to_le_bytes()), Box::new(|_| ()));
+        append(&self.ready, DONE, Bytes::copy_from_slice(&seq.to_le_bytes()), Box::new(|_| ()));
     }
 
     fn release_ready(&self) {
