@@ -58,7 +58,7 @@ pub struct Limits {
     /// least one byte, so the body bounds the count as well).
     pub elements: u32,
     /// Most bytes that a decoded batch may take, as a multiple of the body
-    /// ([`Limits::FREE`] bytes come on top). Real bodies stay below 3; a body
+    /// ([`Limits::FREE`] bytes come on top). Real bodies stay below 6; a body
     /// made of the shortest conceivable spans would reach 170.
     pub expansion: u32,
 }
