@@ -205,6 +205,21 @@ impl<'a> Reader<'a> {
         self.data.get(span.start..span.start + span.len).unwrap_or_default()
     }
 
+    /// The last eight bytes of a text of the body, or all of a shorter one, as
+    /// a little-endian number.
+    #[inline]
+    pub fn tail(&self, span: Span) -> u64 {
+        // Bytes in front of a short text are loaded as well, and shifted out.
+        let before = self.data.get(..span.start + span.len).and_then(<[u8]>::last_chunk::<8>);
+        match before {
+            Some(word) => {
+                let excess = 64 - 8 * span.len.min(8) as u32;
+                u64::from_le_bytes(*word).checked_shr(excess).unwrap_or(0)
+            }
+            None => tail(self.bytes(span)),
+        }
+    }
+
     /// The first byte of the next value.
     #[inline]
     pub fn peek(&self) -> Result<u8> {
@@ -634,6 +649,15 @@ impl<'a> Reader<'a> {
     }
 }
 
+/// [`Reader::tail`] of any text.
+#[inline]
+pub fn tail(text: &[u8]) -> u64 {
+    match text.last_chunk::<8>() {
+        Some(word) => u64::from_le_bytes(*word),
+        None => text.iter().rev().fold(0, |n, b| (n << 8) | u64::from(*b)),
+    }
+}
+
 /// For each length of a short str: the top bit of the bytes that belong to it.
 static SHORT_MASKS: [[u64; 4]; 32] = {
     let mut masks = [[0; 4]; 32];
@@ -711,6 +735,18 @@ mod tests {
         };
         assert_eq!(f(1.795e18), Ok(1_795_000_000_000_000_000));
         assert!(f(0.5).is_err() && f(-1.0).is_err() && f(f64::NAN).is_err() && f(1.9e19).is_err());
+    }
+
+    #[test]
+    fn the_tail_of_a_text_is_the_same_wherever_it_lies() {
+        let body = b"0123456789abcdefghij";
+        let r = Reader::new(body);
+        for start in 0..body.len() {
+            for len in 0..=body.len() - start {
+                let span = Span { start, len };
+                assert_eq!(r.tail(span), tail(r.bytes(span)), "{start} {len}");
+            }
+        }
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! What the decoders of all versions share.
 
 use super::RequestMeta;
-use crate::msgpack::{Error, Reader, Result, Span as Pos};
+use crate::msgpack::{Error, Reader, Result, Span as Pos, tail};
 use crate::{DecodeError, Limits};
 use bytes::Bytes;
 use spanloom_model::{
@@ -133,7 +133,7 @@ impl Builder {
     #[inline(always)]
     pub fn lax_key(&mut self, r: &mut Reader<'_>) -> Result<(Text, u8)> {
         match r.short_ascii() {
-            Some(pos) => Ok((Text::at(pos.start, pos.len), hash(r.bytes(pos)))),
+            Some(pos) => Ok((Text::at(pos.start, pos.len), mix(r.tail(pos), pos.len))),
             None => {
                 let text = self.lax_text_any(r)?;
                 Ok((text, hash(self.batch.arena.bytes(text))))
@@ -399,12 +399,12 @@ impl Marks {
 /// depends on it, never a result.
 #[inline]
 pub(super) fn hash(key: &[u8]) -> u8 {
-    let tail = match key.last_chunk::<8>() {
-        Some(tail) => u64::from_le_bytes(*tail),
-        None => key.iter().fold(0, |h, b| (h << 8) | u64::from(*b)),
-    };
-    let mixed = (tail ^ key.len() as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15);
-    (mixed >> 56) as u8
+    mix(tail(key), key.len())
+}
+
+#[inline]
+fn mix(tail: u64, len: usize) -> u8 {
+    ((tail ^ len as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 56) as u8
 }
 
 /// Keeps one attribute per key, with the last value. Returns how many remain
