@@ -17,6 +17,7 @@
 //! | `segment.rs` | [`Segment`]: an open segment; finding and decoding its parts |
 //! | `page.rs` | decoded pages and dictionaries |
 //! | `rows.rs` | rows back to spans |
+//! | `search.rs` | [`Segment::hits`]: which traces meet a search |
 //! | `cache.rs` | [`Cache`]: bounded, shared by all segments |
 //! | `schema.rs` | the columns and their Parquet types |
 //! | `encoding.rs` | Parquet value encodings and bounded reading |
@@ -40,6 +41,7 @@ mod page;
 mod promote;
 mod rows;
 mod schema;
+mod search;
 mod segment;
 mod traces;
 mod writer;
@@ -48,6 +50,7 @@ pub use build::write_segment;
 pub use cache::Cache;
 pub use error::SegmentError;
 pub use meta::SegmentMeta;
+pub use search::Hit;
 pub use segment::Segment;
 pub use traces::{RootSpan, TracePart};
 pub use writer::WriteOptions;

@@ -396,7 +396,7 @@ fn read_chunk(json: &[u8], batch: &mut Batch) -> Decoded<(Chunk, Protocol)> {
     Ok((chunk, protocol))
 }
 
-fn read_events(json: &[u8], batch: &mut Batch) -> Decoded<Range32> {
+pub(crate) fn read_events(json: &[u8], batch: &mut Batch) -> Decoded<Range32> {
     let items = Parser::new(json).list(batch)?;
     let start = batch.events.len();
     for item in items {
@@ -412,7 +412,7 @@ fn read_events(json: &[u8], batch: &mut Batch) -> Decoded<Range32> {
     Ok(Range32::new(start, batch.events.len()))
 }
 
-fn read_links(json: &[u8], batch: &mut Batch) -> Decoded<Range32> {
+pub(crate) fn read_links(json: &[u8], batch: &mut Batch) -> Decoded<Range32> {
     let items = Parser::new(json).list(batch)?;
     let start = batch.links.len();
     for item in items {

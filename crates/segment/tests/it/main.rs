@@ -2,3 +2,4 @@
 
 mod gen_spans;
 mod roundtrip;
+mod search;

@@ -1,0 +1,607 @@
+//! Which traces of a segment meet a search.
+//!
+//! Every condition is a disjunction over columns ("the attribute is in the
+//! set, or in a promoted column, or in the resource …"). A dictionary is
+//! tested once per value; postings, block filters and zone maps leave over
+//! the blocks worth decoding; rows are then judged by codes, and only rows
+//! whose codes do not decide are rebuilt and given to [`Expr::matches`].
+
+use crate::column::{BLOCK, Blocks, GROUP_BLOCKS, block_list, enc, filter_has};
+use crate::encoding::stable_hash;
+use crate::error::{Malformed, SegmentError};
+use crate::format;
+use crate::json::{Parser, Slot, Type};
+use crate::page::NULL;
+use crate::rows::{Assembler, View, kind_of, read_events, read_links, read_process, read_scope, status_of};
+use crate::schema::{self as s};
+use crate::segment::{Group, Segment};
+use spanloom_model::{
+    Attr, AttrScope, Batch, Cond, Cursor, Expr, Literal, Op, Range32, Search, Span, SpanId, Status, TraceId,
+    Value, WindowOn, flags, keys,
+};
+use std::collections::HashMap;
+use std::sync::Arc;
+
+/// A trace that meets part of a search.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Hit {
+    /// Trace.
+    pub trace_id: TraceId,
+    /// Bit i: some span in this segment meets `each[i]` (and, for
+    /// [`WindowOn::SpanStart`], starts in the window). Conditions from the
+    /// 65th on are not judged.
+    pub mask: u64,
+    /// Earliest start of the trace's spans in this segment (0 if none has a start).
+    pub start: i64,
+}
+
+/// A row does not meet a condition, may meet it, meets it.
+const NO: u8 = 0;
+const MAYBE: u8 = 1;
+const YES: u8 = 2;
+
+const NONE: Blocks = [0; GROUP_BLOCKS / 64];
+
+/// One place where a condition may be met.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+enum Piece {
+    Column(usize),
+    Promoted(usize),
+    /// Failed spans (two columns).
+    Failed,
+}
+
+impl Segment {
+    /// Traces with spans that meet at least one condition of the search (all
+    /// traces with a span in the window if it has none), newest first, ties by
+    /// id. With a `floor`, traces that start before it may be left out.
+    /// [`Search::limit`] and [`Search::after`] are the caller's business.
+    pub fn hits(&self, search: &Search, floor: Option<Cursor>) -> Result<Vec<Hit>, SegmentError> {
+        let windowed = search.window_on == WindowOn::SpanStart;
+        let mut found: HashMap<u128, (u64, u32), foldhash::fast::RandomState> = HashMap::default();
+        let everything = [Expr::True];
+        let each = if search.each.is_empty() { &everything[..] } else { &search.each[..] };
+        for group in 0..self.group_rows.len() as u32 {
+            let mut run = Run::new(self, group)?;
+            for (i, expr) in each.iter().take(64).enumerate() {
+                let bit = if search.each.is_empty() { 0 } else { 1u64 << i };
+                let mut blocks = run.prune(expr)?;
+                for (b, zone) in run.dir.zones.iter().enumerate() {
+                    let outside = windowed
+                        && (zone.min_start > search.window.end || zone.max_start < search.window.start);
+                    if outside || floor.is_some_and(|f| zone.max_start < f.start) {
+                        blocks[b / 64] &= !(1 << (b % 64));
+                    }
+                }
+                for block in block_list(&blocks) {
+                    let rows = block * BLOCK..((block + 1) * BLOCK).min(run.dir.rows);
+                    if rows.is_empty() {
+                        continue;
+                    }
+                    let mut verdict = Vec::new();
+                    run.eval(expr, &rows, &mut verdict)?;
+                    for (row, v) in rows.zip(verdict) {
+                        if v == NO {
+                            continue;
+                        }
+                        if windowed {
+                            let start = run.view.word(s::START, row)?.unwrap_or(0);
+                            if !search.window.contains(start) {
+                                continue;
+                            }
+                        }
+                        let id = run.id(row)?;
+                        if let Some((mask, _)) = found.get_mut(&id) {
+                            if *mask & bit == bit {
+                                continue;
+                            }
+                            if v == YES || run.check(expr, row, id)? {
+                                *mask |= bit;
+                            }
+                        } else if v == YES || run.check(expr, row, id)? {
+                            let (ordinal, _) = self.trace_of(group, row)?;
+                            found.insert(id, (bit, ordinal));
+                        }
+                    }
+                }
+            }
+        }
+        let mut hits = Vec::with_capacity(found.len());
+        for (id, (mask, ordinal)) in found {
+            let start = self.trace_start(ordinal)?;
+            if floor.is_none_or(|f| start >= f.start) {
+                hits.push(Hit { trace_id: TraceId(id), mask, start });
+            }
+        }
+        hits.sort_unstable_by_key(|h| (std::cmp::Reverse(h.start), h.trace_id));
+        Ok(hits)
+    }
+}
+
+/// Evaluation over one row group.
+struct Run<'s> {
+    segment: &'s Segment,
+    group: u32,
+    dir: Arc<Group>,
+    view: View<'s>,
+    /// Verdict per code, by condition (its address) and column.
+    verdicts: HashMap<(usize, usize), Arc<Vec<u8>>, foldhash::fast::RandomState>,
+}
+
+impl<'s> Run<'s> {
+    fn new(segment: &'s Segment, group: u32) -> Result<Self, SegmentError> {
+        Ok(Self {
+            segment,
+            group,
+            dir: segment.group(group)?,
+            view: View::new(segment, group),
+            verdicts: HashMap::default(),
+        })
+    }
+
+    fn id(&mut self, row: usize) -> Result<u128, SegmentError> {
+        let page = self.view.page(s::TRACE_ID, row)?;
+        let id = page.ids().get(row - page.first_row).copied();
+        id.ok_or_else(|| self.segment.damaged(format::SPANS, Malformed("a row is missing")))
+    }
+
+    /// Rebuilds a row and judges it.
+    fn check(&mut self, expr: &Expr, row: usize, id: u128) -> Result<bool, SegmentError> {
+        let mut one = Assembler::default();
+        one.push(&mut self.view, row, id)?;
+        if self.view.word(s::PARENT_ROW, row)?.unwrap_or(0) != 0
+            && let Some(span) = one.span_mut(0)
+        {
+            // Which parent it is does not matter to any condition.
+            span.parent_id = SpanId(u64::MAX);
+        }
+        Ok(one.get(0).is_some_and(|(span, resource, _)| expr.matches(&one.batch, span, resource)))
+    }
+
+    /// Where the condition may be met.
+    fn pieces(&self, cond: &Cond) -> Vec<Piece> {
+        let (scope, key) = match cond {
+            Cond::Service { .. } => return vec![Piece::Column(s::SERVICE)],
+            Cond::Name { .. } => return vec![Piece::Column(s::NAME), Piece::Column(s::RESOURCE)],
+            Cond::Kind(_) => return vec![Piece::Column(s::KIND)],
+            Cond::EventName(_) => return vec![Piece::Column(s::EVENTS)],
+            Cond::Attr { scope, key, .. } | Cond::HasAttr { scope, key } => (*scope, key.as_str()),
+            _ => return Vec::new(),
+        };
+        let mut out = Vec::new();
+        if matches!(scope, AttrScope::Any | AttrScope::SpanOrResource | AttrScope::Span) {
+            out.push(Piece::Column(s::ATTRIBUTES));
+            for (i, c) in self.segment.columns.iter().enumerate() {
+                if c.attr.as_ref().is_some_and(|(k, _)| k == key) {
+                    out.push(Piece::Promoted(i));
+                }
+            }
+            match key {
+                keys::RESOURCE_NAME => out.push(Piece::Column(s::RESOURCE)),
+                keys::SPAN_TYPE => out.push(Piece::Column(s::TYPE)),
+                _ => {}
+            }
+        }
+        if matches!(scope, AttrScope::Any | AttrScope::SpanOrResource | AttrScope::Resource) {
+            out.push(Piece::Column(s::PROCESS));
+        }
+        if matches!(scope, AttrScope::Any | AttrScope::Scope) {
+            out.push(Piece::Column(s::SCOPE));
+        }
+        if matches!(scope, AttrScope::Any | AttrScope::Event) {
+            out.push(Piece::Column(s::EVENTS));
+        }
+        if matches!(scope, AttrScope::Any | AttrScope::Link) {
+            out.push(Piece::Column(s::LINKS));
+        }
+        if key == keys::ERROR && scope == AttrScope::Any && matches!(cond, Cond::HasAttr { .. }) {
+            out.push(Piece::Failed);
+        }
+        out
+    }
+
+    /// Judges one value of a column.
+    fn judge(&self, expr: &Expr, column: usize, value: &[u8]) -> Result<u8, SegmentError> {
+        let mut b = Batch::default();
+        let mut span = Span::default();
+        let bad = |e| self.segment.damaged(format::SPANS, e);
+        match column {
+            s::SERVICE => span.service = b.arena.push_bytes(value),
+            s::NAME => span.name = b.arena.push_bytes(value),
+            // The empty name of the stand-in span must not be what matches.
+            s::RESOURCE if matches!(expr, Expr::Is(Cond::Name { name, .. }) if name.is_empty()) => {
+                return Ok(NO);
+            }
+            s::RESOURCE => span.resource = b.arena.push_bytes(value),
+            s::TYPE => span.span_type = b.arena.push_bytes(value),
+            s::KIND => span.kind = kind_of(value),
+            s::PROCESS => {
+                let resource = read_process(value, &mut b).map_err(bad)?;
+                return Ok(verdict(expr.matches(&b, &span, Some(&resource))));
+            }
+            s::SCOPE => {
+                let scope = read_scope(value, &mut b).map_err(bad)?;
+                b.scopes.push(scope);
+                span.scope = 0;
+            }
+            s::EVENTS => span.events = read_events(value, &mut b).map_err(bad)?,
+            s::LINKS => span.links = read_links(value, &mut b).map_err(bad)?,
+            s::ATTRIBUTES => {
+                let mut slots = Vec::new();
+                let range = Parser::new(value).attrs(&mut b, 0, Some(&mut slots)).map_err(bad)?;
+                let key = match expr {
+                    Expr::Is(Cond::Attr { key, .. } | Cond::HasAttr { key, .. }) => key.as_str(),
+                    _ => "",
+                };
+                let elsewhere = slots.iter().any(|(i, slot)| {
+                    !matches!(slot, Slot::Column(_))
+                        && b.attrs(range).get(*i as usize).is_some_and(|a| b.str(a.key) == key)
+                });
+                // Attributes whose value lies elsewhere must not count as empty ones.
+                let mut kept: Vec<Attr> = Vec::new();
+                for (i, a) in b.attrs(range).iter().enumerate() {
+                    if !slots.iter().any(|(n, _)| *n as usize == i) {
+                        kept.push(*a);
+                    }
+                }
+                let start = b.attrs.len();
+                b.attrs.extend(kept);
+                span.attrs = Range32::new(start, b.attrs.len());
+                if !expr.matches(&b, &span, None) && elsewhere {
+                    return Ok(MAYBE);
+                }
+            }
+            promoted => {
+                let Some((key, kind)) = &self.segment.columns[promoted].attr else { return Ok(MAYBE) };
+                let word = || value.try_into().map(u64::from_le_bytes).unwrap_or_default();
+                let value = match kind {
+                    Type::Str => Value::Str(b.arena.push_bytes(value)),
+                    Type::Int => Value::Int(word() as i64),
+                    Type::Double => Value::Double(f64::from_bits(word())),
+                    Type::Json => return Ok(MAYBE),
+                };
+                let key = b.arena.push(key);
+                b.attrs.push(Attr { key, value });
+                span.attrs = Range32::new(0, 1);
+            }
+        }
+        Ok(verdict(expr.matches(&b, &span, None)))
+    }
+
+    /// Verdicts on the values of a dictionary.
+    fn dict_verdicts(&mut self, expr: &Expr, column: usize) -> Result<Arc<Vec<u8>>, SegmentError> {
+        let key = (std::ptr::from_ref(expr) as usize, column);
+        if let Some(v) = self.verdicts.get(&key) {
+            return Ok(v.clone());
+        }
+        let dict = self.segment.dict(self.group, column)?;
+        let mut out = Vec::with_capacity(dict.len());
+        // A set that does not even contain the key's text need not be parsed.
+        let needle = match expr {
+            Expr::Is(Cond::Attr { key, .. } | Cond::HasAttr { key, .. })
+                if column == s::ATTRIBUTES && key.bytes().all(|b| b > 0x1f && b != b'"' && b != b'\\') =>
+            {
+                Some(format!("\"{key}\":"))
+            }
+            _ => None,
+        };
+        let finder = needle.as_ref().map(|n| memchr::memmem::Finder::new(n.as_bytes()));
+        for code in 0..dict.len() as u32 {
+            let bytes = dict.bytes(code);
+            if finder.as_ref().is_some_and(|f| f.find(bytes).is_none()) {
+                out.push(NO);
+            } else {
+                out.push(self.judge(expr, column, bytes)?);
+            }
+        }
+        let out = Arc::new(out);
+        self.verdicts.insert(key, out.clone());
+        Ok(out)
+    }
+
+    /// All blocks of the row group.
+    fn all(&self) -> Blocks {
+        let mut out = NONE;
+        for b in 0..self.dir.zones.len() {
+            out[b / 64] |= 1 << (b % 64);
+        }
+        out
+    }
+
+    /// Blocks that may hold a row that meets the expression.
+    fn prune(&mut self, expr: &Expr) -> Result<Blocks, SegmentError> {
+        Ok(match expr {
+            Expr::True | Expr::Not(_) => self.all(),
+            Expr::And(parts) => {
+                let mut out = self.all();
+                for p in parts {
+                    let blocks = self.prune(p)?;
+                    out.iter_mut().zip(blocks).for_each(|(a, b)| *a &= b);
+                }
+                out
+            }
+            Expr::Or(parts) => {
+                let mut out = NONE;
+                for p in parts {
+                    let blocks = self.prune(p)?;
+                    out.iter_mut().zip(blocks).for_each(|(a, b)| *a |= b);
+                }
+                out
+            }
+            Expr::Is(Cond::Duration { min, max }) => {
+                let mut out = NONE;
+                for (b, z) in self.dir.zones.iter().enumerate() {
+                    if z.max_duration >= *min && z.min_duration <= *max {
+                        out[b / 64] |= 1 << (b % 64);
+                    }
+                }
+                out
+            }
+            Expr::Is(Cond::Error(true) | Cond::Status(Status::Error)) => self.failed_blocks()?,
+            Expr::Is(Cond::Root | Cond::Error(false) | Cond::Status(_)) => self.all(),
+            Expr::Is(cond) => {
+                let mut out = NONE;
+                for piece in self.pieces(cond) {
+                    let blocks = match piece {
+                        Piece::Failed => self.failed_blocks()?,
+                        Piece::Column(c) | Piece::Promoted(c) => self.piece_blocks(expr, cond, c)?,
+                    };
+                    out.iter_mut().zip(blocks).for_each(|(a, b)| *a |= b);
+                }
+                out
+            }
+        })
+    }
+
+    fn failed_blocks(&self) -> Result<Blocks, SegmentError> {
+        let mut out = NONE;
+        for (column, quiet) in [(s::STATUS, &b"error"[..]), (s::ERROR, &[0u8; 8][..])] {
+            let dict = self.segment.dict(self.group, column)?;
+            let failed: Vec<u8> = (0..dict.len() as u32)
+                .map(|c| verdict((dict.bytes(c) == quiet) == (column == s::STATUS)))
+                .collect();
+            let blocks = self.coded_blocks(column, &failed)?;
+            let plain = self.plain_blocks(column);
+            out.iter_mut().zip(blocks).zip(plain).for_each(|((a, b), c)| *a |= b | c);
+        }
+        Ok(out)
+    }
+
+    /// Blocks of values that a dictionary's verdicts do not exclude.
+    fn coded_blocks(&self, column: usize, verdicts: &[u8]) -> Result<Blocks, SegmentError> {
+        let mut out = NONE;
+        if verdicts.iter().all(|v| *v == NO) {
+            return Ok(out);
+        }
+        let postings = self.segment.postings(self.group, column)?;
+        for (code, _) in verdicts.iter().enumerate().filter(|(_, v)| **v != NO) {
+            match postings.get(code) {
+                Some(Some(blocks)) => out.iter_mut().zip(blocks).for_each(|(a, b)| *a |= b),
+                _ => return Ok(self.dir.columns[column].filled),
+            }
+        }
+        Ok(out)
+    }
+
+    /// Blocks whose values are not in a dictionary.
+    fn plain_blocks(&self, column: usize) -> Blocks {
+        let c = &self.dir.columns[column];
+        let mut out = NONE;
+        for p in c.pages.iter().filter(|p| p.enc != enc::DICT && p.rows > 0) {
+            for b in p.first_row / BLOCK..=(p.first_row + p.rows - 1) / BLOCK {
+                out[b / 64] |= 1 << (b % 64);
+            }
+        }
+        out.iter_mut().zip(c.filled).for_each(|(a, b)| *a &= b);
+        out
+    }
+
+    fn piece_blocks(&mut self, expr: &Expr, cond: &Cond, column: usize) -> Result<Blocks, SegmentError> {
+        let verdicts = self.dict_verdicts(expr, column)?;
+        let mut out = self.coded_blocks(column, &verdicts)?;
+        let plain = self.plain_blocks(column);
+        if plain == NONE {
+            return Ok(out);
+        }
+        let hashes = match (&self.segment.columns[column].attr, cond) {
+            (Some((_, kind)), Cond::Attr { op: Op::Eq, value, .. }) => equal_hashes(*kind, value),
+            _ => None,
+        };
+        let filters = self.segment.filters(self.group, column)?;
+        match hashes {
+            Some(hashes) => {
+                for (b, filter) in filters.iter() {
+                    if hashes.iter().any(|h| filter_has(filter, *h)) {
+                        out[b / 64] |= 1 << (b % 64);
+                    }
+                }
+            }
+            None => out.iter_mut().zip(plain).for_each(|(a, b)| *a |= b),
+        }
+        Ok(out)
+    }
+
+    /// Verdict on each of the rows.
+    fn eval(
+        &mut self,
+        expr: &Expr,
+        rows: &std::ops::Range<usize>,
+        out: &mut Vec<u8>,
+    ) -> Result<(), SegmentError> {
+        out.clear();
+        match expr {
+            Expr::True => out.resize(rows.len(), YES),
+            Expr::And(parts) => {
+                out.resize(rows.len(), YES);
+                let mut part = Vec::new();
+                for p in parts {
+                    self.eval(p, rows, &mut part)?;
+                    out.iter_mut().zip(&part).for_each(|(a, b)| *a = (*a).min(*b));
+                    if out.iter().all(|v| *v == NO) {
+                        break;
+                    }
+                }
+            }
+            Expr::Or(parts) => {
+                out.resize(rows.len(), NO);
+                let mut part = Vec::new();
+                for p in parts {
+                    self.eval(p, rows, &mut part)?;
+                    out.iter_mut().zip(&part).for_each(|(a, b)| *a = (*a).max(*b));
+                }
+            }
+            Expr::Not(p) => {
+                self.eval(p, rows, out)?;
+                out.iter_mut().for_each(|v| *v = YES - *v);
+            }
+            Expr::Is(Cond::Duration { min, max }) => {
+                for row in rows.clone() {
+                    let duration = self.view.word(s::DURATION, row)?.unwrap_or(0);
+                    let known = self.view.word(s::FLAGS, row)?.unwrap_or(0) as u64 & flags::NO_DURATION == 0;
+                    out.push(verdict(known && (*min..=*max).contains(&duration)));
+                }
+            }
+            Expr::Is(Cond::Root) => {
+                for row in rows.clone() {
+                    let root = self.view.word(s::PARENT_ROW, row)? == Some(0)
+                        && self.view.word(s::PARENT_ID, row)?.is_none();
+                    out.push(verdict(root));
+                }
+            }
+            Expr::Is(Cond::Error(wanted)) => {
+                self.failed(rows, out)?;
+                if !wanted {
+                    out.iter_mut().for_each(|v| *v = YES - *v);
+                }
+            }
+            Expr::Is(Cond::Status(Status::Error)) => self.failed(rows, out)?,
+            Expr::Is(Cond::Status(wanted)) => {
+                self.failed(rows, out)?;
+                for (row, v) in rows.clone().zip(out.iter_mut()) {
+                    let status = status_of(self.view.bytes(s::STATUS, row)?.unwrap_or_default());
+                    *v = verdict(*v == NO && status == *wanted);
+                }
+            }
+            Expr::Is(cond) => {
+                out.resize(rows.len(), NO);
+                for piece in self.pieces(cond) {
+                    match piece {
+                        Piece::Failed => {
+                            let mut failed = Vec::new();
+                            self.failed(rows, &mut failed)?;
+                            out.iter_mut().zip(&failed).for_each(|(a, b)| *a = (*a).max(*b));
+                        }
+                        Piece::Column(c) | Piece::Promoted(c) => {
+                            self.eval_column(expr, cond, c, rows, out)?;
+                        }
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn failed(&mut self, rows: &std::ops::Range<usize>, out: &mut Vec<u8>) -> Result<(), SegmentError> {
+        out.clear();
+        for row in rows.clone() {
+            let failed = self.view.word(s::ERROR, row)?.unwrap_or(0) != 0
+                || self.view.bytes(s::STATUS, row)? == Some(b"error");
+            out.push(verdict(failed));
+        }
+        Ok(())
+    }
+
+    /// Raises the verdict of each row to what its value in a column says.
+    fn eval_column(
+        &mut self,
+        expr: &Expr,
+        cond: &Cond,
+        column: usize,
+        rows: &std::ops::Range<usize>,
+        out: &mut [u8],
+    ) -> Result<(), SegmentError> {
+        let filled = self.dir.columns[column].filled;
+        let blocks = rows.start / BLOCK..=(rows.end - 1) / BLOCK;
+        if blocks.into_iter().all(|b| filled[b / 64] & (1 << (b % 64)) == 0) {
+            return Ok(());
+        }
+        let exact = match (&self.segment.columns[column].attr, cond) {
+            (
+                Some((_, Type::Str)),
+                Cond::Attr { op: Op::Eq, value: Literal::Typed(t) | Literal::Str(t), .. },
+            ) => Some(t.as_bytes()),
+            _ => None,
+        };
+        let verdicts = self.dict_verdicts(expr, column)?;
+        let mut row = rows.start;
+        while row < rows.end {
+            let page = self.view.page(column, row)?.clone();
+            let end = rows.end.min(page.first_row + page.rows);
+            let to = &mut out[row - rows.start..end - rows.start];
+            if let Some((codes, _)) = page.codes() {
+                let codes = &codes[row - page.first_row..end - page.first_row];
+                for (v, code) in to.iter_mut().zip(codes) {
+                    if *code != NULL {
+                        *v = (*v).max(verdicts.get(*code as usize).copied().unwrap_or(MAYBE));
+                    }
+                }
+            } else {
+                for (row, v) in (row..end).zip(to) {
+                    let judged = match (page.bytes(row), page.word(row), exact) {
+                        (Some(bytes), _, Some(exact)) => verdict(bytes == exact),
+                        (Some(bytes), _, None) => self.judge(expr, column, bytes)?,
+                        (None, Some(word), _) => self.judge(expr, column, &word.to_le_bytes())?,
+                        (None, None, _) => NO,
+                    };
+                    *v = (*v).max(judged);
+                }
+            }
+            row = end;
+        }
+        Ok(())
+    }
+}
+
+const fn verdict(yes: bool) -> u8 {
+    if yes { YES } else { NO }
+}
+
+/// Hashes of the stored forms that can equal a literal; none if that cannot
+/// be said.
+fn equal_hashes(kind: Type, value: &Literal) -> Option<Vec<u64>> {
+    let number = match value {
+        Literal::Number(n) => Some(*n),
+        Literal::Typed(t) => t.parse::<f64>().ok(),
+        _ => None,
+    };
+    match kind {
+        Type::Str => match value {
+            Literal::Typed(t) | Literal::Str(t) => Some(vec![stable_hash(t.as_bytes())]),
+            _ => Some(Vec::new()),
+        },
+        Type::Int => {
+            if let Literal::Typed(t) = value
+                && let Ok(i) = t.parse::<i64>()
+            {
+                return Some(vec![stable_hash(&i.to_le_bytes())]);
+            }
+            match number {
+                None => Some(Vec::new()),
+                // Beyond 2^53 several integers equal one floating-point number.
+                Some(n) if n.fract() == 0.0 && n.abs() < 9e15 => {
+                    Some(vec![stable_hash(&(n as i64).to_le_bytes())])
+                }
+                Some(n) if n.fract() != 0.0 => Some(Vec::new()),
+                Some(_) => None,
+            }
+        }
+        Type::Double => match number {
+            None => Some(Vec::new()),
+            Some(n) if n == 0.0 => {
+                Some(vec![stable_hash(&0.0f64.to_le_bytes()), stable_hash(&(-0.0f64).to_le_bytes())])
+            }
+            Some(n) => Some(vec![stable_hash(&n.to_le_bytes())]),
+        },
+        Type::Json => None,
+    }
+}
