@@ -433,10 +433,6 @@ impl<'a> Builder<'a> {
             }
         }
         self.unchecked += size;
-        if self.unchecked > CHECK_BYTES {
-            self.unchecked = 0;
-            self.writer.check_sizes()?;
-        }
         let facts = RowFacts {
             trace_id: span.trace_id,
             start: span.start,
@@ -451,7 +447,12 @@ impl<'a> Builder<'a> {
             name: name.as_bytes(),
             resource: resource.as_bytes(),
         };
-        self.writer.end_row(&facts)
+        self.writer.end_row(&facts)?;
+        if self.unchecked > CHECK_BYTES {
+            self.unchecked = 0;
+            self.writer.settle()?;
+        }
+        Ok(())
     }
 
     /// Pushes the attribute set of a span, and leaves the values that lie

@@ -212,10 +212,10 @@ impl ColumnWriter {
         code
     }
 
-    /// The code of a value and the epoch in which it may be pushed; none while
-    /// the column is plain.
-    pub fn code_of(&mut self, value: &[u8]) -> Option<(u32, u32)> {
-        if self.plain { None } else { Some((self.epoch, self.intern(value))) }
+    /// The code of a value, valid in the epoch of now; none while the column is
+    /// plain.
+    pub fn code_of(&mut self, value: &[u8]) -> Option<u32> {
+        if self.plain { None } else { Some(self.intern(value)) }
     }
 
     /// Epoch of codes now; none while the column is plain.

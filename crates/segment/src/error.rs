@@ -36,6 +36,10 @@ pub enum SegmentError {
     /// There is no span to write.
     #[error("a segment needs at least one span")]
     Empty,
+    /// The inputs of a merge have too few attributes in common: leave them as
+    /// they are.
+    #[error("the merged segment would have {0} columns")]
+    TooManyColumns(usize),
     /// The Parquet writer refused (a bound of the file format).
     #[error("cannot write Parquet: {0}")]
     Parquet(#[from] parquet::errors::ParquetError),

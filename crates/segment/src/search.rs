@@ -597,7 +597,7 @@ fn equal_hashes(kind: Type, value: &Literal) -> Option<Vec<u64>> {
         }
         Type::Double => match number {
             None => Some(Vec::new()),
-            Some(n) if n == 0.0 => {
+            Some(0.0) => {
                 Some(vec![stable_hash(&0.0f64.to_le_bytes()), stable_hash(&(-0.0f64).to_le_bytes())])
             }
             Some(n) => Some(vec![stable_hash(&n.to_le_bytes())]),

@@ -114,8 +114,6 @@ struct Block {
     orphans: Vec<u8>,
     roots: Vec<u8>,
     services: Vec<u8>,
-    max_start: i64,
-    min_start: i64,
 }
 
 /// Writer of the file `traces`, and of the lists that fall out of it.
@@ -225,12 +223,7 @@ impl TraceTable {
         let Some(c) = self.current.take() else { return Ok(()) };
         let b = &mut self.block;
         let start = c.start.unwrap_or(0);
-        if b.n == 0 {
-            (b.min_start, b.max_start) = (i64::MAX, i64::MIN);
-        }
         b.n += 1;
-        b.min_start = b.min_start.min(start);
-        b.max_start = b.max_start.max(start);
         put_varint(&mut b.spans, c.spans);
         let mut flags = u8::from(c.start.is_some()) | u8::from(c.root.is_some()) << 1;
         if let Some((root, at, names)) = &c.root {
@@ -275,8 +268,6 @@ impl TraceTable {
         put_varint(d, data.len() as u64);
         put_varint(d, raw.len() as u64);
         d.extend_from_slice(&crc32fast::hash(&data).to_le_bytes());
-        put_zigzag(d, b.min_start);
-        put_zigzag(d, b.max_start);
         self.offset += data.len() as u64;
         self.blocks += 1;
         Ok(())
@@ -313,13 +304,11 @@ pub(crate) struct BlockPlace {
     pub len: usize,
     pub raw: usize,
     pub crc: u32,
-    pub min_start: i64,
-    pub max_start: i64,
 }
 
 pub(crate) fn read_directory(raw: &[u8]) -> Decoded<Vec<BlockPlace>> {
     let mut r = Reader::new(raw);
-    let n = r.count(raw.len() / 9)?;
+    let n = r.count(raw.len() / 7)?;
     (0..n)
         .map(|_| {
             Ok(BlockPlace {
@@ -327,8 +316,6 @@ pub(crate) fn read_directory(raw: &[u8]) -> Decoded<Vec<BlockPlace>> {
                 len: r.count(format::MAX_RAW)?,
                 raw: r.count(format::MAX_RAW)?,
                 crc: r.u32()?,
-                min_start: r.zigzag()?,
-                max_start: r.zigzag()?,
             })
         })
         .collect()
@@ -454,11 +441,6 @@ impl TraceBlock {
 
     pub fn size(&self) -> usize {
         self.raw.len() + self.at.len() * 37
-    }
-
-    /// Number of spans of a trace.
-    pub fn spans(&self, i: usize) -> Decoded<u64> {
-        Reader::new(&self.raw[self.place(i, 0)?..]).varint()
     }
 
     fn place(&self, i: usize, stream: usize) -> Decoded<usize> {

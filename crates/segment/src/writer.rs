@@ -184,10 +184,24 @@ impl SegmentWriter {
         Ok(())
     }
 
-    /// Closes pages of columns whose last value was huge.
-    pub fn check_sizes(&mut self) -> Result<(), SegmentError> {
+    /// Rows that the open block still takes.
+    pub const fn block_left(&self) -> usize {
+        BLOCK - self.block_rows
+    }
+
+    /// To be called between rows now and then when values are large: closes
+    /// large pages, and the row group when it holds enough.
+    pub fn settle(&mut self) -> Result<(), SegmentError> {
+        let mut held = 0;
         for c in &mut self.cols {
             c.end_row(&mut self.z)?;
+            held += c.held();
+        }
+        if held > GROUP_BYTES && self.block_rows > 0 {
+            // The last block of a row group may be short.
+            self.block_rows = 0;
+            self.zones.push(std::mem::replace(&mut self.zone, Zone::EMPTY));
+            self.end_group()?;
         }
         Ok(())
     }

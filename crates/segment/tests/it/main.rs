@@ -1,5 +1,6 @@
 //! Integration tests of segments.
 
 mod gen_spans;
+mod merging;
 mod roundtrip;
 mod search;

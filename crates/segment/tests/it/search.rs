@@ -10,7 +10,8 @@ use spanloom_model::{
 use std::collections::BTreeMap;
 
 fn literal(r: &mut Rng) -> Literal {
-    let text = r.pick(&["", "12", "1.5", "true", "GET /users", "200", "-1", "0", "null", "$", "日本語 🦀 e\u{301}"]);
+    let text =
+        r.pick(&["", "12", "1.5", "true", "GET /users", "200", "-1", "0", "null", "$", "日本語 🦀 e\u{301}"]);
     match r.below(5) {
         0 => Literal::Str(text.to_owned()),
         1 => Literal::Number(r.pick(&[0.0, 200.0, 0.1, f64::NAN, 9.3e18, f64::INFINITY])),
@@ -30,7 +31,9 @@ fn cond(r: &mut Rng) -> Cond {
         AttrScope::Link,
     ]);
     let key = match r.below(8) {
-        0 => r.pick(&["resource.name", "span.type", "scope.name", "error", "", "$", "0000000000000000"]).to_owned(),
+        0 => r
+            .pick(&["resource.name", "span.type", "scope.name", "error", "", "$", "0000000000000000"])
+            .to_owned(),
         _ => format!("key.{}", r.below(14)),
     };
     let name = r.pick(&["", "GET /users", "get /USERS", "postgres", "absent"]).to_owned();
