@@ -8,7 +8,10 @@
 
 use crate::{DecodeError, Limits};
 use bytes::Bytes;
-use spanloom_model::{Arena, Attr, Batch, Event, Intake, Link, Range32, Span, Text, Value};
+use spanloom_model::{Arena, Attr, Batch, Event, Intake, Link, Range32, Scope, Span, Text, Value};
+
+/// Scopes that a new one is compared with.
+const RECENT_SCOPES: usize = 8;
 
 /// What a decoder made of a request that may be taken in part.
 #[derive(Debug, Clone, Default)]
@@ -100,6 +103,11 @@ impl Build {
         self.attrs.extend_from_slice(attrs);
     }
 
+    /// Takes one of the attributes read since the mark out.
+    pub(crate) fn remove_pending(&mut self, mark: usize, index: usize) -> Attr {
+        self.attrs.remove(mark + index)
+    }
+
     /// Moves the attributes read since the mark to the batch.
     #[inline]
     pub(crate) fn take_attrs(&mut self, mark: usize) -> Range32 {
@@ -145,6 +153,23 @@ impl Build {
         self.charge(size_of::<Link>())?;
         self.batch.links.push(link);
         Ok(())
+    }
+
+    /// The scope of a name and version. Only recent ones are looked through:
+    /// a request names few.
+    pub(crate) fn intern_scope(&mut self, [name, version]: [Text; 2]) -> Result<u32, DecodeError> {
+        let batch = &self.batch;
+        let first = batch.scopes.len().saturating_sub(RECENT_SCOPES);
+        let bytes = |t| batch.arena.bytes(t);
+        let known = batch.scopes[first..]
+            .iter()
+            .position(|s| bytes(s.name) == bytes(name) && bytes(s.version) == bytes(version));
+        if let Some(i) = known {
+            return Ok((first + i) as u32);
+        }
+        self.charge(size_of::<Scope>())?;
+        self.batch.scopes.push(Scope { name, version, ..Scope::default() });
+        Ok(self.batch.scopes.len() as u32 - 1)
     }
 
     /// Adds a span.

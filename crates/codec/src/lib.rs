@@ -9,6 +9,7 @@
 //! | file | holds |
 //! |---|---|
 //! | `datadog/` | Datadog trace formats v0.1–v1.0, client stats |
+//! | `jaeger/` | Jaeger: Thrift over HTTP and UDP, protobuf |
 //! | `otlp/` | OTLP traces: protobuf and JSON |
 //! | `zipkin/` | Zipkin v1 and v2: JSON, Thrift, protobuf |
 //! | `error.rs` | [`DecodeError`]: what the receiver must answer; [`Limits`] |
@@ -22,6 +23,7 @@
 mod build;
 pub mod datadog;
 mod error;
+pub mod jaeger;
 pub mod jaeger_ui;
 pub mod json;
 pub mod msgpack;

@@ -7,15 +7,13 @@ use crate::build::Build;
 use crate::json::{Kind, Reader};
 use crate::view::{LIBRARY_NAME, LIBRARY_VERSION, LINK_PREFIX, SCOPE_NAME, SCOPE_VERSION, TRACE_STATE};
 use spanloom_model::{
-    Batch, Event, Link, NO_SCOPE, Range32, Resource, Scope, Span, SpanId, SpanKind, Status, Text, TraceId,
-    Value, flags, keys,
+    Batch, Event, Link, NO_SCOPE, Range32, Resource, Span, SpanId, SpanKind, Status, Text, TraceId, Value,
+    flags, keys,
 };
 use std::collections::HashMap;
 
 /// More tags than real spans have; above it duplicates are found by hashing.
 const FEW_TAGS: usize = 64;
-/// Scopes that a new one is compared with.
-const RECENT_SCOPES: usize = 8;
 
 /// A span and where its tags, events and links begin.
 pub(super) struct Draft {
@@ -138,7 +136,7 @@ impl Draft {
             self.span.status_message = description;
         }
         if scope.iter().any(|t| !t.is_empty()) {
-            self.span.scope = intern_scope(build, scope)?;
+            self.span.scope = build.intern_scope(scope)?;
         }
         Ok(())
     }
@@ -190,21 +188,6 @@ fn drop_duplicate_tags(build: &mut Build, mark: usize) {
         }
     }
     build.replace_pending(mark, &kept);
-}
-
-fn intern_scope(build: &mut Build, [name, version]: [Text; 2]) -> Result<u32, DecodeError> {
-    let batch = &build.batch;
-    let first = batch.scopes.len().saturating_sub(RECENT_SCOPES);
-    let bytes = |t| batch.arena.bytes(t);
-    let known = batch.scopes[first..]
-        .iter()
-        .position(|s| bytes(s.name) == bytes(name) && bytes(s.version) == bytes(version));
-    if let Some(i) = known {
-        return Ok((first + i) as u32);
-    }
-    build.charge(size_of::<Scope>())?;
-    build.batch.scopes.push(Scope { name, version, ..Scope::default() });
-    Ok(build.batch.scopes.len() as u32 - 1)
 }
 
 /// Reads `trace|span|state|{attributes}|dropped`, as the OpenTelemetry

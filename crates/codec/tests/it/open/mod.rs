@@ -2,5 +2,6 @@
 
 mod captured;
 mod helpers;
+mod jaeger;
 mod otlp;
 mod zipkin;
