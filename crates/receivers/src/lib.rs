@@ -21,7 +21,7 @@ mod conn;
 pub mod datadog;
 mod listener;
 mod mux;
-mod proxy;
+pub mod proxy;
 mod server;
 
 pub use answer::{Answer, AnswerBody, StreamError};

@@ -2,6 +2,7 @@
 //! variables to them; the names stand beside each field.
 
 use super::info::BUILT_IN_PEER_TAGS;
+use crate::proxy::ProxyConfig;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
@@ -36,6 +37,8 @@ pub struct Config {
     /// The program runs where there are containers. Without, requests have no
     /// container, whatever their headers say.
     pub containers: bool,
+    /// Where proxied products go.
+    pub proxy: ProxyConfig,
     /// What `/info` says.
     pub info: InfoConfig,
 }
@@ -53,6 +56,7 @@ impl Default for Config {
             remote_configuration: true,
             set_log_level: None,
             containers: true,
+            proxy: ProxyConfig::default(),
             info: InfoConfig::default(),
         }
     }

@@ -24,21 +24,27 @@ pub(super) struct Endpoint {
     /// Exact; with a slash at the end a prefix.
     pub pattern: &'static str,
     /// Whether `/info` names it.
-    pub listed: bool,
+    pub listed: fn(&Config) -> bool,
     pub route: Route,
     pub enabled: fn(&Config) -> bool,
 }
 
 const fn at(pattern: &'static str, listed: bool, route: Route) -> Endpoint {
+    let listed: fn(&Config) -> bool = if listed { |_| true } else { |_| false };
     Endpoint { pattern, listed, route, enabled: |_| true }
 }
 
 const fn when(pattern: &'static str, route: Route, enabled: fn(&Config) -> bool) -> Endpoint {
-    Endpoint { pattern, listed: true, route, enabled }
+    Endpoint { pattern, listed: |_| true, route, enabled }
 }
 
 const fn proxy(pattern: &'static str, product: Product) -> Endpoint {
     at(pattern, true, Route::Proxy(product))
+}
+
+/// Answers that it is switched off, and `/info` does not name it.
+const fn listed_when(pattern: &'static str, product: Product, listed: fn(&Config) -> bool) -> Endpoint {
+    Endpoint { pattern, listed, route: Route::Proxy(product), enabled: |_| true }
 }
 
 const JSON_SERVICES: Route = Route::Services { json_only: true };
@@ -59,17 +65,17 @@ pub(super) const ENDPOINTS: &[Endpoint] = &[
     at("/v0.7/traces", true, Route::Traces(Protocol::DatadogV07)),
     at("/v1.0/traces", true, Route::Traces(Protocol::DatadogV1)),
     proxy("/profiling/v1/input", Product::Profiling),
-    proxy("/telemetry/proxy/", Product::Telemetry),
+    when("/telemetry/proxy/", Route::Proxy(Product::Telemetry), |c| c.proxy.telemetry_enabled),
     at("/v0.6/stats", true, Route::Stats),
     proxy("/v0.1/pipeline_stats", Product::PipelineStats),
-    proxy("/openlineage/api/v1/lineage", Product::OpenLineage),
-    proxy("/evp_proxy/v1/", Product::Evp),
-    proxy("/evp_proxy/v2/", Product::Evp),
-    proxy("/evp_proxy/v3/", Product::Evp),
-    proxy("/evp_proxy/v4/", Product::Evp),
+    listed_when("/openlineage/api/v1/lineage", Product::OpenLineage, |c| c.proxy.openlineage_enabled),
+    listed_when("/evp_proxy/v1/", Product::Evp, |c| c.proxy.evp_enabled),
+    listed_when("/evp_proxy/v2/", Product::Evp, |c| c.proxy.evp_enabled),
+    listed_when("/evp_proxy/v3/", Product::Evp, |c| c.proxy.evp_enabled),
+    listed_when("/evp_proxy/v4/", Product::Evp, |c| c.proxy.evp_enabled),
     proxy("/debugger/v1/input", Product::DebuggerLogs),
     proxy("/debugger/v1/diagnostics", Product::DebuggerDiagnostics),
-    proxy("/debugger/v2/input", Product::DebuggerDiagnostics),
+    proxy("/debugger/v2/input", Product::DebuggerV2),
     proxy("/symdb/v1/input", Product::Symdb),
     proxy("/dogstatsd/v1/proxy", Product::Dogstatsd),
     proxy("/dogstatsd/v2/proxy", Product::Dogstatsd),

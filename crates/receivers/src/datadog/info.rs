@@ -57,7 +57,7 @@ pub const BUILT_IN_PEER_TAGS: [&str; 43] = [
 ];
 
 /// Headers that the EVP proxy lets through.
-pub(super) const EVP_HEADERS: [&str; 5] =
+pub(crate) const EVP_HEADERS: [&str; 5] =
     ["Content-Type", "Accept-Encoding", "Content-Encoding", "User-Agent", "DD-CI-PROVIDER-NAME"];
 
 /// Tags that count for `Datadog-Container-Tags-Hash`.

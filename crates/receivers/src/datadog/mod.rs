@@ -25,10 +25,11 @@ pub use cgroup::CgroupResolver;
 pub use config::{Config, InfoConfig, Obfuscation, SetLogLevel};
 pub use container::{ContainerResolver, External, NoContainers};
 pub use info::BUILT_IN_PEER_TAGS;
+pub(crate) use info::EVP_HEADERS;
 
 use crate::answer::{self, Answer};
 use crate::mux::{self, Match};
-use crate::proxy;
+use crate::proxy::{HttpClient, Origin, Product, Proxy};
 use crate::server::{Handler, HandlerFuture, Request, ServerConfig};
 use endpoints::{ENDPOINTS, Route};
 use http::{HeaderValue, Method, StatusCode};
@@ -45,6 +46,7 @@ pub struct Receiver {
     /// Big bodies are decoded by so many threads at most.
     decode_slots: Semaphore,
     info: info::Info,
+    proxy: Proxy,
     version: HeaderValue,
     state: HeaderValue,
     /// Patterns that are switched on, as positions in the table.
@@ -52,15 +54,33 @@ pub struct Receiver {
 }
 
 impl Receiver {
-    /// A receiver that hands what it receives to `inlet`.
-    pub fn new(config: Config, inlet: Inlet, containers: Arc<dyn ContainerResolver>) -> Self {
+    /// A receiver that hands what it receives to `inlet`. `client` carries what
+    /// is forwarded; without one (or without an API key) it is only accepted.
+    pub fn new(
+        config: Config,
+        inlet: Inlet,
+        containers: Arc<dyn ContainerResolver>,
+        client: Option<Arc<dyn HttpClient>>,
+    ) -> Self {
         let enabled: Vec<usize> = (0..ENDPOINTS.len()).filter(|i| (ENDPOINTS[*i].enabled)(&config)).collect();
-        let listed: Vec<&str> =
-            enabled.iter().map(|i| &ENDPOINTS[*i]).filter(|e| e.listed).map(|e| e.pattern).collect();
+        let listed: Vec<&str> = enabled
+            .iter()
+            .map(|i| &ENDPOINTS[*i])
+            .filter(|e| (e.listed)(&config))
+            .map(|e| e.pattern)
+            .collect();
         let info = info::Info::new(&config, &listed);
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
         let slots = if config.decoders == 0 { (cores / 2).max(1) } else { config.decoders };
+        let proxy = Proxy::new(
+            config.proxy.clone(),
+            client,
+            inlet.clone(),
+            config.max_payload_size,
+            config.request_timeout(),
+        );
         Self {
+            proxy,
             version: HeaderValue::try_from(&config.info.version)
                 .unwrap_or(HeaderValue::from_static("unknown")),
             state: HeaderValue::try_from(info.hash()).unwrap_or(HeaderValue::from_static("")),
@@ -81,6 +101,22 @@ impl Receiver {
             read_timeout: self.config.request_timeout(),
             ..ServerConfig::default()
         }
+    }
+
+    /// Waits for telemetry that was answered and is still being forwarded, a
+    /// second at most. After the listeners have stopped.
+    pub async fn finish(&self) {
+        self.proxy.finish().await;
+    }
+
+    /// Where a proxied request comes from. The Agent forwards telemetry apart
+    /// from its connection, so the peer's process does not count there.
+    fn origin_of(&self, request: &Request, product: Product) -> Origin {
+        let pid = if product == Product::Telemetry { None } else { request.conn.pid };
+        let container = self.container_by(request, pid);
+        let tags = if container.is_empty() { None } else { self.containers.tags(&container) };
+        let tags = tags.unwrap_or_default().join(",").replace(['\r', '\n'], "_");
+        Origin { container, tags }
     }
 
     /// The body of `/info`.
@@ -106,8 +142,8 @@ impl Receiver {
             Some(Route::RemoteConfig) => self.remote_config(request).await,
             Some(Route::ConfigSet) => self.config_set(request),
             Some(Route::Proxy(product)) => {
-                let max = self.config.max_payload_size.max(PROXY_BYTES);
-                proxy::accept(request, product, max, self.inlet.ledger()).await
+                let origin = self.origin_of(request, product);
+                self.proxy.handle(request, product, &origin).await
             }
             None => return answer::not_found(),
         };
@@ -155,9 +191,6 @@ impl Handler for Receiver {
         Box::pin(self.answer(request))
     }
 }
-
-/// Most bytes of a proxied body read without forwarding it.
-const PROXY_BYTES: u64 = 50 << 20;
 
 /// Where a duration of 0 means the default.
 fn or_default(seconds: u64, default: u64) -> Duration {

@@ -9,7 +9,7 @@ use spanloom_pipeline::Ledger;
 
 /// Reads the body away (at most `max` bytes of it) and answers what the
 /// product's clients take for success.
-pub(crate) async fn accept(request: &mut Request, product: Product, max: u64, ledger: &Ledger) -> Answer {
+pub(super) async fn accept(request: &mut Request, product: Product, max: u64, ledger: &Ledger) -> Answer {
     match body::discard(request, max).await {
         Ok(bytes) => {
             ledger.note("proxy_accepted", product.name(), 1);
@@ -25,7 +25,7 @@ pub(crate) async fn accept(request: &mut Request, product: Product, max: u64, le
             answer::typed(StatusCode::OK, answer::TEXT, "{}")
         }
         Product::Evp => answer::typed(StatusCode::ACCEPTED, answer::JSON, "{}"),
-        Product::DebuggerLogs | Product::DebuggerDiagnostics | Product::Symdb => {
+        Product::DebuggerLogs | Product::DebuggerDiagnostics | Product::DebuggerV2 | Product::Symdb => {
             answer::empty(StatusCode::ACCEPTED)
         }
         Product::Profiling | Product::Flare | Product::Dogstatsd => answer::empty(StatusCode::OK),

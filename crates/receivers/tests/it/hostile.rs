@@ -91,7 +91,7 @@ async fn a_body_beyond_the_limit_is_refused_without_being_read_and_the_client_se
 
 #[tokio::test]
 async fn nonsense_on_the_wire_harms_nobody() {
-    let r = start().await;
+    let r = start_with(impatient()).await;
     for junk in [
         &b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc"[..],
         b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n",

@@ -5,5 +5,6 @@ mod golden;
 mod hostile;
 mod listeners;
 mod overload;
+mod proxies;
 mod replies;
 mod support;

@@ -322,6 +322,7 @@ async fn without_a_key_what_is_not_ours_is_accepted_and_counted() {
     let of = |event: &str, reason: &str| {
         counts.notes.iter().find(|n| n.event == event && n.reason == reason).map_or(0, |n| n.count)
     };
-    assert_eq!(of("proxy_accepted", "debugger_diagnostics"), 2);
+    assert_eq!(of("proxy_accepted", "debugger_diagnostics"), 1);
+    assert_eq!(of("proxy_accepted", "debugger_v2"), 1);
     assert_eq!(of("proxy_accepted_bytes", "telemetry"), 5);
 }

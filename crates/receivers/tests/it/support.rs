@@ -3,6 +3,7 @@
 use spanloom_model::{AckFn, Batch, SpanWriter};
 use spanloom_pipeline::*;
 use spanloom_receivers::datadog::{Config, ContainerResolver, External, Receiver};
+use spanloom_receivers::proxy::HttpClient;
 use spanloom_receivers::{Listener, ServerConfig, ServerStats, serve};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -99,6 +100,7 @@ pub struct Setup {
     pub pipeline: spanloom_pipeline::Config,
     pub containers: Containers,
     pub server: Option<ServerConfig>,
+    pub client: Option<Arc<dyn HttpClient>>,
 }
 
 impl Default for Setup {
@@ -108,6 +110,7 @@ impl Default for Setup {
             pipeline: spanloom_pipeline::Config { workers: 1, ..Default::default() },
             containers: Containers::default(),
             server: None,
+            client: None,
         }
     }
 }
@@ -133,7 +136,7 @@ pub async fn start_with(setup: Setup) -> Running {
         .unwrap(),
     );
     let containers = Arc::new(setup.containers);
-    let receiver = Arc::new(Receiver::new(setup.config, pipeline.inlet(), containers.clone()));
+    let receiver = Arc::new(Receiver::new(setup.config, pipeline.inlet(), containers.clone(), setup.client));
     let stop = Stop::default();
     let tcp = Listener::tcp("localhost", 0).await.unwrap();
     let port = tcp.port().unwrap();
