@@ -121,16 +121,13 @@ fn root_rate(batch: &mut Batch, root: usize) {
 }
 
 /// Step 12: what the payload lacks is taken from the first chunk that has it.
+/// An empty text under the key counts as having it: no other span of that
+/// chunk is asked (observed).
 fn fill_payload_attributes(batch: &mut Batch, chunk: &Chunk, root: usize) {
     let Some(resource) = batch.resources.get(chunk.resource as usize).copied() else { return };
-    let at_root = |key: &str| batch.get_text(batch.spans[root].attrs, key).filter(|t| !t.is_empty());
+    let at_root = |key: &str| batch.get_text(batch.spans[root].attrs, key);
     let anywhere = |key: &str| {
-        at_root(key).or_else(|| {
-            batch
-                .chunk_spans(chunk)
-                .iter()
-                .find_map(|s| batch.get_text(s.attrs, key).filter(|t| !t.is_empty()))
-        })
+        at_root(key).or_else(|| batch.chunk_spans(chunk).iter().find_map(|s| batch.get_text(s.attrs, key)))
     };
     let keep = |own: Text, found: Option<Text>| if own.is_empty() { found.unwrap_or_default() } else { own };
     let hostname = keep(resource.hostname, at_root(keys::HOSTNAME));

@@ -5,9 +5,9 @@
 use spanloom_model::{Batch, Chunk, Range32, keys};
 use std::collections::HashMap;
 
-/// Marks the top-level spans of a chunk with `_top_level = 1` and removes the
-/// mark from the others: a root, a span whose parent is not in the chunk, or
-/// whose parent belongs to another service.
+/// Marks the top-level spans of a chunk with `_top_level = 1`: a root, a span
+/// whose parent is not in the chunk, or whose parent belongs to another
+/// service. A mark that a client set on another span stays (observed).
 pub fn compute(batch: &mut Batch, chunk: &Chunk) {
     let range = chunk.spans.usize();
     // Last one wins for duplicate ids, as a map would have it.
@@ -20,10 +20,6 @@ pub fn compute(batch: &mut Batch, chunk: &Chunk) {
             });
         if top {
             batch.set_f64(i, keys::TOP_LEVEL, 1.0);
-        } else {
-            batch.remove_attrs(i, |arena, a| {
-                a.value.as_f64().is_some() && arena.bytes(a.key) == keys::TOP_LEVEL.as_bytes()
-            });
         }
     }
 }
