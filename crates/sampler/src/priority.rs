@@ -2,14 +2,12 @@
 //! rate to decide (`datadog-agent:pkg/trace/sampler/prioritysampler.go`,
 //! `catalog.go`, `dynamic_config.go`).
 
-use crate::SECOND;
 use crate::core::CoreSampler;
 use crate::signature::{Signature, root_weight, service_key, service_signature};
 use foldhash::fast::FixedState;
 use hashbrown::HashTable;
 use spanloom_model::{Batch, Span};
 use std::collections::BTreeMap;
-use std::fmt::Write as _;
 use std::hash::BuildHasher;
 use std::sync::Arc;
 
@@ -20,56 +18,8 @@ pub const RULE_RATE: &str = "_dd.rule_psr";
 /// Rate that the agent would apply; older tracers write it themselves.
 pub const PRIORITY_RATE: &str = "_sampling_priority_rate_v1";
 
-/// Rates as they are told to tracers.
-#[derive(Clone, PartialEq, Debug, Default)]
-pub struct Rates {
-    /// Rate per key `service:<name>,env:<env>`; sorted.
-    pub by_service: BTreeMap<String, f64>,
-    /// `<unix seconds, hex>-<count, hex>` of the last change; empty before the
-    /// first rates (header `Datadog-Rates-Payload-Version`).
-    pub version: String,
-    /// The answer to tracers: JSON with a newline at its end.
-    pub json: String,
-}
-
-impl Rates {
-    fn new(by_service: BTreeMap<String, f64>, version: String) -> Self {
-        let mut json = String::from("{\"rate_by_service\":{");
-        for (i, (key, rate)) in by_service.iter().enumerate() {
-            if i > 0 {
-                json.push(',');
-            }
-            push_json(&mut json, key);
-            // Small numbers in Go's notation, which tracers have always seen.
-            let _ = if *rate != 0.0 && *rate < 1e-6 {
-                write!(json, ":{rate:e}")
-            } else {
-                write!(json, ":{rate}")
-            };
-        }
-        json.push_str("}}\n");
-        Self { by_service, version, json }
-    }
-}
-
-/// Text as JSON, escaped as Go's encoder does.
-fn push_json(out: &mut String, text: &str) {
-    out.push('"');
-    for c in text.chars() {
-        match c {
-            '"' => out.push_str("\\\""),
-            '\\' => out.push_str("\\\\"),
-            '\n' => out.push_str("\\n"),
-            '\r' => out.push_str("\\r"),
-            '\t' => out.push_str("\\t"),
-            '<' | '>' | '&' | '\u{2028}' | '\u{2029}' | '\0'..='\x1f' => {
-                let _ = write!(out, "\\u{:04x}", u32::from(c));
-            }
-            c => out.push(c),
-        }
-    }
-    out.push('"');
-}
+/// Rates to tell tracers, per key `service:<name>,env:<env>`, 0 to 1.
+pub type Rates = BTreeMap<String, f64>;
 
 #[derive(Clone, Debug)]
 struct Entry {
@@ -181,7 +131,7 @@ pub fn rates_by_service(
     agent_env: &str,
     rate: impl Fn(Signature) -> Option<f64>,
     default: f64,
-) -> BTreeMap<String, f64> {
+) -> Rates {
     catalog.retain(|s| rate(s).is_some());
     let mut out = BTreeMap::new();
     for entry in &catalog.entries {
@@ -202,7 +152,6 @@ pub struct PrioritySampler {
     catalog: Catalog,
     core: CoreSampler,
     rates: Arc<Rates>,
-    versions: u64,
 }
 
 impl PrioritySampler {
@@ -212,12 +161,13 @@ impl PrioritySampler {
             agent_env: agent_env.to_owned(),
             catalog: Catalog::new(max_services, seed),
             core: CoreSampler::new(target, extra, seed),
-            rates: Arc::new(Rates::new(BTreeMap::new(), String::new())),
-            versions: 0,
+            rates: Arc::default(),
         }
     }
 
-    /// The rates to tell tracers; replaced as a whole when they change.
+    /// The rates to tell tracers; empty before the first count. Replaced as a
+    /// whole, and only when a rate or a key changes, so that comparing pointers
+    /// tells whether there is something to publish.
     pub fn rates(&self) -> &Arc<Rates> {
         &self.rates
     }
@@ -254,7 +204,7 @@ impl PrioritySampler {
         let signature = self.core.bounded(signature);
         let weight = root_weight(batch, &span) + dropped as f32;
         if self.core.count(now, signature, weight) {
-            self.publish(now);
+            self.publish();
         }
         let rate = match known_rate(batch, &span) {
             Some(rate) => rate,
@@ -266,14 +216,12 @@ impl PrioritySampler {
         (keep, rate)
     }
 
-    fn publish(&mut self, now: i64) {
+    fn publish(&mut self) {
         let core = &self.core;
         let default = core.default_rate();
         let rates = rates_by_service(&mut self.catalog, &self.agent_env, |s| core.known_rate(s), default);
-        if rates != self.rates.by_service {
-            self.versions += 1;
-            let version = format!("{:x}-{:x}", now.div_euclid(SECOND), self.versions);
-            self.rates = Arc::new(Rates::new(rates, version));
+        if rates != *self.rates {
+            self.rates = Arc::new(rates);
         }
     }
 }

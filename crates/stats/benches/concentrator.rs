@@ -69,10 +69,8 @@ fn main() {
             let attrs = b.spans.iter().flat_map(|s| b.attrs(s.attrs));
             attrs.map(|a| b.arena.bytes(a.key).iter().map(|c| usize::from(*c)).sum::<usize>()).sum()
         })
-        .case("add_chunk, keys known", || {
-            for chunk in &b.chunks {
-                c.add_chunk(&b, chunk, NOW);
-            }
+        .case("add_batch, keys known", || {
+            c.add_batch(&b, NOW);
             c.group_count()
         })
         .case("1,000 values into a sketch", || {

@@ -12,7 +12,7 @@ use hashbrown::HashTable;
 use spanloom_model::stats::{
     ClientGroupedStats, ClientStatsBucket, ClientStatsPayload, StatsPayload, Trilean,
 };
-use spanloom_model::{Batch, Chunk, Resource, Span, SpanId, Text, keys};
+use spanloom_model::{Batch, Chunk, Fate, Protocol, Resource, Span, SpanId, Text, keys};
 use std::borrow::Cow;
 use std::hash::{BuildHasher, Hash, Hasher};
 
@@ -108,6 +108,14 @@ struct SourceRef<'a> {
     process_tags: &'a str,
 }
 
+/// What the source of a chunk depends on within one batch.
+#[derive(Clone, Copy, PartialEq, Eq)]
+struct SourceMemo {
+    resource: u32,
+    git: Text,
+    base_service: Text,
+}
+
 /// Borrowed form of a group's key: service, name, resource, type, kind,
 /// service source.
 struct KeyRef<'a> {
@@ -196,11 +204,28 @@ impl Concentrator {
         self.groups
     }
 
+    /// Counts all chunks of a batch that are to be counted: none if the client
+    /// computed stats, and none that was filtered or rejected. Otherwise as
+    /// [`Concentrator::add_chunk`].
+    pub fn add_batch(&mut self, batch: &Batch, now: i64) {
+        if batch.intake.client.computed_stats {
+            return;
+        }
+        let mut memo = None;
+        for chunk in batch.chunks.iter().filter(|c| c.fate == Fate::Kept) {
+            self.add(batch, chunk, now, &mut memo);
+        }
+    }
+
     /// Counts a chunk, after normalisation and obfuscation and before
     /// sampling. The caller leaves out chunks whose client computed stats
     /// ([`spanloom_model::ClientFlags::computed_stats`]) and chunks that were
     /// filtered or rejected. `now` in nanoseconds since the Unix epoch.
     pub fn add_chunk(&mut self, batch: &Batch, chunk: &Chunk, now: i64) {
+        self.add(batch, chunk, now, &mut None);
+    }
+
+    fn add(&mut self, batch: &Batch, chunk: &Chunk, now: i64, memo: &mut Option<(SourceMemo, u32)>) {
         let Some(root) = batch.chunk_root(chunk) else { return };
         let mut facts = std::mem::take(&mut self.facts);
         let mut dims = std::mem::take(&mut self.dims);
@@ -208,7 +233,15 @@ impl Concentrator {
         dims.clear();
 
         let root_attrs = batch.spans.get(root).map(|s| s.attrs).unwrap_or_default();
-        let mut git = batch.get_text(root_attrs, keys::GIT_COMMIT_SHA).unwrap_or(Text::EMPTY);
+        let mut git = batch.get_text(root_attrs, keys::GIT_COMMIT_SHA);
+        if batch.intake.protocol == Protocol::DatadogV1 {
+            // v1.0 keeps it on the chunk or on the payload.
+            let resource = batch.resources.get(chunk.resource as usize).map(|r| r.attrs).unwrap_or_default();
+            git = git.or_else(|| {
+                [chunk.attrs, resource].iter().find_map(|a| batch.get_text(*a, keys::GIT_COMMIT_SHA))
+            });
+        }
+        let mut git = git.unwrap_or(Text::EMPTY);
         let parents =
             if batch.intake.protocol.is_datadog() { None } else { Some(Parents::new(batch, chunk)) };
         let scan = Scan { batch, keys: &self.keys, by_kind: self.settings.by_span_kind };
@@ -219,8 +252,13 @@ impl Concentrator {
         }
         if !facts.is_empty() {
             let weight = weight(batch.get_f64(root_attrs, keys::SAMPLE_RATE));
-            let base_service = batch.get_str(root_attrs, keys::BASE_SERVICE).unwrap_or_default();
-            let source = self.source(batch, chunk, batch.str(git), base_service);
+            let base_service = batch.get_text(root_attrs, keys::BASE_SERVICE).unwrap_or(Text::EMPTY);
+            let this = SourceMemo { resource: chunk.resource, git, base_service };
+            let source = match memo {
+                Some((known, source)) if *known == this => *source,
+                _ => self.source(batch, chunk, batch.str(git), batch.str(base_service)),
+            };
+            *memo = Some((this, source));
             let synthetics = is_synthetics(batch.str(chunk.origin));
             for fact in &facts {
                 self.add_span(batch, fact, &dims, source, synthetics, weight, now);

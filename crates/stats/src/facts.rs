@@ -122,6 +122,15 @@ impl Scan<'_> {
         let mut grpc = Ranked(0, None);
         for attr in batch.attrs(span.attrs) {
             let key = batch.arena.bytes(attr.key);
+            if let Value::Str(value) = attr.value
+                && !value.is_empty()
+                && let Some(place) = self.keys.find(key)
+            {
+                dims.push((place, value));
+            }
+            if !may_matter(key) {
+                continue;
+            }
             match (key, attr.value) {
                 (b"_top_level" | b"_dd.top_level", v) => top_level |= v.as_f64() == Some(1.0),
                 (b"_dd.measured", v) => measured |= v.as_f64() == Some(1.0),
@@ -133,22 +142,12 @@ impl Scan<'_> {
                 (b"http.status_code", v) if v.as_f64().is_some() => status.offer(0, v),
                 (b"http.response.status_code", Value::Str(_)) => status.offer(3, attr.value),
                 (b"http.response.status_code", v) if v.as_f64().is_some() => status.offer(2, v),
-                (b"rpc.grpc.status_code", v) => grpc.offer(if v.as_f64().is_some() { 0 } else { 4 }, v),
-                (b"grpc.code", v) => grpc.offer(if v.as_f64().is_some() { 1 } else { 5 }, v),
-                (b"rpc.grpc.status.code", v) => grpc.offer(if v.as_f64().is_some() { 2 } else { 6 }, v),
-                (b"grpc.status.code", v) => grpc.offer(if v.as_f64().is_some() { 3 } else { 7 }, v),
+                (b"rpc.grpc.status_code", v) => grpc.offer(0, v),
+                (b"grpc.code", v) => grpc.offer(1, v),
+                (b"rpc.grpc.status.code", v) => grpc.offer(2, v),
+                (b"grpc.status.code", v) => grpc.offer(3, v),
+                (b"_dd.base_service", Value::Str(t)) if base_service.is_empty() => base_service = t,
                 _ => {}
-            }
-            if let Value::Str(value) = attr.value
-                && !value.is_empty()
-                && let Some(place) = self.keys.find(key)
-            {
-                dims.push((place, value));
-            }
-            if let (b"_dd.base_service", Value::Str(t)) = (key, attr.value)
-                && base_service.is_empty()
-            {
-                base_service = t;
             }
         }
         let kind = match kind_tag {
@@ -172,13 +171,12 @@ impl Scan<'_> {
                 Some(v) => status_from_number(v.as_f64().unwrap_or(0.0)),
                 None => 0,
             },
-            grpc: match (grpc.0, grpc.1) {
-                (rank, Some(Value::Str(t))) => {
-                    // The two newer keys are integers; a text counts only if it is one.
-                    if rank <= 5 { grpc_status(batch.str(t)) } else { decimal(batch.str(t)) }
-                }
-                (_, Some(v)) => v.as_f64().filter(|n| (0.0..=4_294_967_295.0).contains(n)).map(|n| n as u32),
-                (_, None) => None,
+            // The first key that is there decides, even if its value is no status
+            // (observed).
+            grpc: match grpc.1 {
+                Some(Value::Str(t)) => grpc_status(batch.str(t)),
+                Some(v) => v.as_f64().filter(|n| (0.0..=4_294_967_295.0).contains(n)).map(|n| n as u32),
+                None => None,
             },
             service_source,
             top_level,
@@ -212,6 +210,15 @@ impl Scan<'_> {
             dims.push((BASE_SERVICE, base_service));
         }
     }
+}
+
+/// Whether a key has the length and the first letter of one looked for here;
+/// spares most attributes a dozen comparisons.
+#[inline]
+fn may_matter(key: &[u8]) -> bool {
+    const LENGTHS: u32 =
+        1 << 9 | 1 << 10 | 1 << 11 | 1 << 12 | 1 << 13 | 1 << 16 | 1 << 18 | 1 << 19 | 1 << 20 | 1 << 25;
+    key.len() < 32 && LENGTHS >> key.len() & 1 != 0 && matches!(key[0], b'_' | b'g' | b'h' | b'r' | b's')
 }
 
 /// Place that stands for `_dd.base_service` looked at alone, which counts even

@@ -80,11 +80,6 @@ async fn the_ledger_adds_up_with_many_clients_and_little_room() {
     let r = Arc::new(start_with(setup).await);
     let body = std::fs::read(fixtures().join("bench/dd-v04-mix0.msgpack")).unwrap();
     let (taken, told) = (Arc::new(AtomicU64::new(0)), Arc::new(AtomicU64::new(0)));
-    // However fast the machine is: one is refused for certain.
-    let all = r.pipeline.inlet().reserve(200_000).unwrap();
-    let honest = [MSGPACK, ("Datadog-Send-Real-Http-Status", "1")];
-    assert_eq!(r.post("/v0.4/traces", &honest, &body).await.status, 429);
-    drop(all);
     let mut clients = Vec::new();
     for client in 0..40u64 {
         let (r, body, taken, told) = (r.clone(), body.clone(), taken.clone(), told.clone());
@@ -116,12 +111,11 @@ async fn the_ledger_adds_up_with_many_clients_and_little_room() {
     let store = r.store.clone();
     let counts = r.finish().await;
     assert_eq!(counts.payloads(PayloadOutcome::Accepted), taken.load(Ordering::SeqCst));
-    assert!(counts.payloads(PayloadOutcome::Refused) > told.load(Ordering::SeqCst));
-    // Those who hung up were counted too, if they were let in before the end.
-    let all: u64 = counts.payloads.iter().map(|p| p.payloads).sum();
-    let answered = 1 + taken.load(Ordering::SeqCst) + told.load(Ordering::SeqCst);
-    assert!((answered..=401).contains(&all), "{all} of {answered}..=401");
+    // Those who hung up were counted too.
+    assert!(counts.payloads(PayloadOutcome::Refused) >= told.load(Ordering::SeqCst));
+    assert_eq!(counts.payloads.iter().map(|p| p.payloads).sum::<u64>(), 400);
     assert_eq!(spans(&counts, Outcome::Kept), 126 * taken.load(Ordering::SeqCst));
     let stored: usize = store.batches.lock().unwrap().iter().map(|b| b.spans.len()).sum();
     assert_eq!(stored as u64, spans(&counts, Outcome::Kept));
+    assert!(told.load(Ordering::SeqCst) > 0, "there was too much room for this test");
 }

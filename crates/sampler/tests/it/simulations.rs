@@ -29,7 +29,7 @@ fn trace(service: &str, id: u64, priority: i32, error: Option<&str>) -> Batch {
 
 /// A tracer that obeys the rates it was told.
 fn tracer_keeps(s: &Samplers, service: &str, id: u64) -> bool {
-    let rates = &s.rates().by_service;
+    let rates = s.rates();
     let key = signature::service_key(service, "none");
     let rate = rates.get(&key).or_else(|| rates.get("service:,env:")).copied().unwrap_or(1.0);
     signature::sample_by_rate(spanloom_model::TraceId(u128::from(id)), rate)
@@ -79,11 +79,7 @@ fn a_thousand_services_share_the_target_and_none_is_forgotten() {
     let rate = f64::from(kept.iter().sum::<u32>()) / 80.0;
     assert!((170.0..230.0).contains(&rate), "{rate} per second");
     assert!(kept.iter().all(|k| *k > 0), "a service was never kept");
-    assert_eq!(
-        s.rates().by_service.len(),
-        2001,
-        "each service with and without the agent's env, and the default"
-    );
+    assert_eq!(s.rates().len(), 2001, "each service with and without the agent's env, and the default");
 }
 
 #[test]
@@ -91,13 +87,13 @@ fn after_a_burst_rates_rise_slowly_and_reach_one_again() {
     let mut s = Samplers::new(&Settings::default());
     run(&mut s, &[1000], 20);
     let key = signature::service_key("service-0", "none");
-    let mut rates = vec![s.rates().by_service[&key]];
+    let mut rates = vec![s.rates()[&key]];
     assert!(rates[0] < 0.02, "{rates:?}");
     let mut ids = Ids(7);
     for step in 0..60 {
         let now = NOW + (20 + step * 5) * SECOND;
         s.decide(&mut trace("service-0", ids.next(), 1, None), 0, now);
-        rates.push(s.rates().by_service[&key]);
+        rates.push(s.rates()[&key]);
     }
     assert!(rates.windows(2).all(|w| w[1] <= w[0] * 1.2000001), "{rates:?}");
     assert_eq!(rates.last(), Some(&1.0));
@@ -171,5 +167,5 @@ fn an_infinite_target_keeps_all_and_tells_tracers_so() {
     let mut s = Samplers::new(&Settings { target_tps: f64::INFINITY, ..Settings::default() });
     let kept = run(&mut s, &[300, 1], 20);
     assert_eq!(kept, [3000, 10]);
-    assert!(s.rates().by_service.values().all(|r| *r == 1.0));
+    assert!(s.rates().values().all(|r| *r == 1.0));
 }

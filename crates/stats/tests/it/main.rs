@@ -6,5 +6,6 @@ mod concentrator;
 mod make;
 mod payload;
 mod properties;
+mod recordings;
 mod red;
 mod vectors;
