@@ -20,7 +20,7 @@ use tokio::sync::{Notify, oneshot};
 #[derive(Clone, Debug)]
 pub struct Config {
     /// Bytes that may be held between sockets and acknowledgements
-    /// (`SPANLOOM_INTAKE_BUDGET`). At least the largest body.
+    /// (`SPANLOOM_INTAKE_MEMORY`). At least the largest body.
     pub budget: u64,
     /// Worker threads; 0: one per usable core.
     pub workers: usize,

@@ -5,6 +5,7 @@ use crate::server::Request;
 use bytes::{Bytes, BytesMut};
 use http_body_util::BodyExt;
 use spanloom_pipeline::{Inlet, Permit};
+use std::io::Read;
 use std::time::Duration;
 use tokio::time::Instant;
 
@@ -39,6 +40,96 @@ pub enum BodyError {
     /// The connection or the chunked encoding ended inside it.
     #[error("the body ended early")]
     Ended,
+}
+
+/// How a body is compressed (`Content-Encoding`).
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum Compression {
+    /// Not.
+    #[default]
+    Identity,
+    /// gzip, one or more members.
+    Gzip,
+    /// zlib; raw deflate, which some clients send under this name, too.
+    Deflate,
+    /// Zstandard.
+    Zstd,
+}
+
+impl Compression {
+    /// From a header value. `None`: a coding that we do not know.
+    pub fn parse(header: &str) -> Option<Self> {
+        match header.trim().to_ascii_lowercase().as_str() {
+            "" | "identity" => Some(Self::Identity),
+            "gzip" | "x-gzip" => Some(Self::Gzip),
+            "deflate" => Some(Self::Deflate),
+            "zstd" => Some(Self::Zstd),
+            _ => None,
+        }
+    }
+}
+
+/// Why a body could not be expanded.
+#[derive(Debug, thiserror::Error)]
+pub enum ExpandError {
+    /// It is larger than the limit. Nothing beyond the limit was expanded.
+    #[error("the expanded body is larger than {0} bytes")]
+    TooLarge(u64),
+    /// Expanding it takes more memory than is free.
+    #[error("no memory for the expanded body")]
+    Busy,
+    /// It is damaged.
+    #[error("the body cannot be decompressed: {0}")]
+    Damaged(String),
+}
+
+/// Expands a received body, at most `max` bytes of it. Memory is reserved as
+/// it grows; a bomb costs no more than `max`. Blocks: bodies that may be large
+/// are expanded where their decoding happens.
+///
+/// # Errors
+/// [`ExpandError`].
+pub fn expand(mut received: Received, compression: Compression, max: u64) -> Result<Received, ExpandError> {
+    let body = received.bytes.clone();
+    let mut reader: Box<dyn Read + '_> = match compression {
+        Compression::Identity => return Ok(received),
+        Compression::Gzip => Box::new(flate2::bufread::MultiGzDecoder::new(&body[..])),
+        // The two bytes of a zlib header are divisible by 31 and name method 8.
+        Compression::Deflate => match body.first_chunk::<2>() {
+            Some([a, b]) if a & 15 == 8 && (u16::from(*a) << 8 | u16::from(*b)) % 31 == 0 => {
+                Box::new(flate2::bufread::ZlibDecoder::new(&body[..]))
+            }
+            _ => Box::new(flate2::bufread::DeflateDecoder::new(&body[..])),
+        },
+        Compression::Zstd => {
+            let mut decoder = zstd::stream::read::Decoder::with_buffer(&body[..])
+                .map_err(|e| ExpandError::Damaged(e.to_string()))?;
+            // 8 MiB: what the format says every decoder should support.
+            decoder.window_log_max(23).map_err(|e| ExpandError::Damaged(e.to_string()))?;
+            Box::new(decoder)
+        }
+    };
+    let mut out = Vec::with_capacity(body.len().saturating_mul(4).min(1 << 20));
+    let mut piece = [0; 16 << 10];
+    loop {
+        let n = match reader.read(&mut piece) {
+            Ok(0) => break,
+            Ok(n) => n,
+            Err(e) => return Err(ExpandError::Damaged(e.to_string())),
+        };
+        if out.len() as u64 + n as u64 > max {
+            return Err(ExpandError::TooLarge(max));
+        }
+        if out.capacity() - out.len() < n {
+            let more = out.capacity().max(n);
+            received.permit.grow(more as u64).map_err(|_| ExpandError::Busy)?;
+            out.reserve_exact(more);
+        }
+        out.extend_from_slice(&piece[..n]);
+    }
+    received.bytes = Bytes::from(out);
+    received.permit.resize(received.bytes.len() as u64);
+    Ok(received)
 }
 
 /// First reservation for a body whose length is not known, and step of growth.
@@ -116,4 +207,98 @@ pub(crate) async fn discard(request: &mut Request, max: u64) -> Result<u64, Body
         }
     }
     Ok(size)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use spanloom_pipeline::Budget;
+    use std::io::Write;
+
+    fn received(budget: &Budget, bytes: Vec<u8>) -> Received {
+        let permit = budget.reserve(bytes.len() as u64).unwrap();
+        Received { bytes: bytes.into(), more: false, permit }
+    }
+
+    fn gzip(data: &[u8]) -> Vec<u8> {
+        let mut w = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::default());
+        w.write_all(data).unwrap();
+        w.finish().unwrap()
+    }
+
+    fn zlib(data: &[u8]) -> Vec<u8> {
+        let mut w = flate2::write::ZlibEncoder::new(Vec::new(), flate2::Compression::default());
+        w.write_all(data).unwrap();
+        w.finish().unwrap()
+    }
+
+    fn deflate(data: &[u8]) -> Vec<u8> {
+        let mut w = flate2::write::DeflateEncoder::new(Vec::new(), flate2::Compression::default());
+        w.write_all(data).unwrap();
+        w.finish().unwrap()
+    }
+
+    #[test]
+    fn each_compression_is_expanded_and_paid_for() {
+        let data: Vec<u8> = (0..50_000u32).flat_map(|i| (i % 977).to_le_bytes()).collect();
+        let two_members = [gzip(&data[..1000]), gzip(&data[1000..])].concat();
+        for (name, compressed) in [
+            ("gzip", gzip(&data)),
+            ("X-Gzip", two_members),
+            ("deflate", zlib(&data)),
+            ("deflate", deflate(&data)),
+            ("zstd", zstd::encode_all(&data[..], 1).unwrap()),
+            ("identity", data.clone()),
+        ] {
+            let budget = Budget::new(10 << 20);
+            let compression = Compression::parse(name).unwrap();
+            let body = expand(received(&budget, compressed), compression, 200_000).ok().unwrap();
+            assert!(body.bytes == data, "{name}");
+            assert_eq!(budget.used(), 200_000);
+        }
+        assert_eq!(Compression::parse("br"), None);
+    }
+
+    #[test]
+    fn a_bomb_costs_no_more_than_the_limit() {
+        let zeros = vec![0; 50 << 20];
+        for (compression, bomb) in [
+            (Compression::Gzip, gzip(&zeros)),
+            (Compression::Deflate, zlib(&zeros)),
+            (Compression::Zstd, zstd::encode_all(&zeros[..], 1).unwrap()),
+        ] {
+            let budget = Budget::new(8 << 20);
+            let result = expand(received(&budget, bomb.clone()), compression, 1 << 20);
+            assert!(matches!(result.err(), Some(ExpandError::TooLarge(_))), "{compression:?}");
+            assert!(budget.peak() < 4 << 20);
+            let little = Budget::new(bomb.len() as u64 + 100_000);
+            let result = expand(received(&little, bomb), compression, 40 << 20);
+            assert!(matches!(result.err(), Some(ExpandError::Busy)), "{compression:?}");
+            assert_eq!((budget.used(), little.used()), (0, 0));
+        }
+    }
+
+    #[test]
+    fn damage_is_an_error_and_no_more() {
+        let data = b"some text that is long enough to be compressed, compressed, compressed";
+        for (compression, good) in [
+            (Compression::Gzip, gzip(data)),
+            (Compression::Deflate, zlib(data)),
+            (Compression::Zstd, zstd::encode_all(&data[..], 1).unwrap()),
+        ] {
+            for cut in 0..good.len() - 1 {
+                let budget = Budget::new(1 << 20);
+                let body = expand(received(&budget, good[..cut].to_vec()), compression, 1 << 20);
+                // A cut may fall between the data and its checksum's end.
+                assert!(body.is_err() || body.is_ok_and(|b| b.bytes.len() <= data.len()));
+            }
+            for at in 0..good.len() {
+                let mut bad = good.clone();
+                bad[at] ^= 0x55;
+                let budget = Budget::new(1 << 20);
+                drop(expand(received(&budget, bad), compression, 1 << 20));
+                assert_eq!(budget.used(), 0);
+            }
+        }
+    }
 }

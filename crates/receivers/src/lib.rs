@@ -5,7 +5,7 @@
 //! | `server.rs` | [`serve`], [`Handler`]: HTTP/1 over any listener; connection limits, time-outs, shutdown |
 //! | `listener.rs` | [`Listener`]: TCP and Unix sockets, stale sockets, modes |
 //! | `conn.rs` | deadlines on a connection: head, body, idle |
-//! | `body.rs` | [`receive`]: a request body, paid for as it arrives |
+//! | `body.rs` | [`receive`]: a request body, paid for as it arrives; [`expand`]: decompression |
 //! | `answer.rs` | [`Answer`]: replies the way Go's `net/http` writes them |
 //! | `mux.rs` | paths the way Go's `ServeMux` reads them |
 //! | `datadog/` | the Datadog trace API |
@@ -25,6 +25,6 @@ pub mod proxy;
 mod server;
 
 pub use answer::{Answer, AnswerBody, StreamError};
-pub use body::{BodyError, BodyLimits, Received, receive};
+pub use body::{BodyError, BodyLimits, Compression, ExpandError, Received, expand, receive};
 pub use listener::{BindError, Listener};
 pub use server::{ConnInfo, Handler, HandlerFuture, Request, ServerConfig, ServerStats, serve};

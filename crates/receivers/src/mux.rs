@@ -146,4 +146,17 @@ mod tests {
             assert_eq!(find(table.into_iter(), path), expected, "{path}");
         }
     }
+
+    proptest::proptest! {
+        #[test]
+        fn a_redirect_leads_to_a_path_that_is_not_redirected(path in "[/.%a-e0-9]{0,12}") {
+            let table = ["/a", "/b/", "/c/d/"];
+            for path in [path.clone(), format!("/b/{path}"), format!("{path}/c/d")] {
+                if let Match::Redirect(to) = find(table.into_iter(), &path) {
+                    let again = find(table.into_iter(), &to);
+                    proptest::prop_assert!(!matches!(again, Match::Redirect(_)), "{} → {} → {:?}", path, to, again);
+                }
+            }
+        }
+    }
 }

@@ -14,11 +14,50 @@ pub struct CgroupResolver {
     proc_root: PathBuf,
     cgroup_root: PathBuf,
     pids: Mutex<HashMap<i32, (Instant, Option<String>)>>,
-    inodes: Mutex<Option<(Instant, HashMap<u64, String>)>>,
+    inodes: Mutex<Option<Scan>>,
+}
+
+/// The cgroup tree as it was.
+struct Scan {
+    /// When it is looked at again.
+    stale: Instant,
+    ids: HashMap<u64, String>,
+}
+
+/// Whether there are containers here, as far as this process can see: it runs
+/// in one, or a runtime's socket is there. `env` tells whether a variable is
+/// set and not empty; `root` is `/`, or where the host is mounted.
+pub fn containers_present(env: impl Fn(&str) -> bool, root: &Path) -> bool {
+    const VARIABLES: [&str; 8] = [
+        "DOCKER_DD_AGENT",
+        "KUBERNETES_SERVICE_HOST",
+        "KUBERNETES",
+        "ECS_CONTAINER_METADATA_URI",
+        "ECS_CONTAINER_METADATA_URI_V4",
+        "AWS_EXECUTION_ENV",
+        "VCAP_APPLICATION",
+        "CF_INSTANCE_GUID",
+    ];
+    const FILES: [&str; 9] = [
+        ".dockerenv",
+        "run/.containerenv",
+        "var/run/docker.sock",
+        "run/docker.sock",
+        "run/containerd/containerd.sock",
+        "run/crio/crio.sock",
+        "var/run/crio/crio.sock",
+        "run/podman/podman.sock",
+        "run/k3s/containerd/containerd.sock",
+    ];
+    VARIABLES.iter().any(|v| env(v)) || FILES.iter().any(|f| root.join(f).exists())
 }
 
 /// How long an answer is used again.
 const FRESH: Duration = Duration::from_secs(1);
+/// Share of the time that may be spent looking at the cgroup tree: a scan that
+/// took 10 ms is good for 500 ms at least. Some tracers send an inode with
+/// every request.
+const SCAN_SHARE: u32 = 50;
 /// Most processes remembered.
 const PIDS: usize = 4096;
 /// Deepest directory of the cgroup tree looked at, and most directories.
@@ -84,10 +123,14 @@ impl ContainerResolver for CgroupResolver {
 
     fn by_inode(&self, inode: u64) -> Option<String> {
         let mut inodes = self.inodes.lock().unwrap_or_else(PoisonError::into_inner);
-        if inodes.as_ref().is_none_or(|(at, _)| at.elapsed() >= FRESH) {
-            *inodes = Some((Instant::now(), self.scan()));
+        let start = Instant::now();
+        if inodes.as_ref().is_none_or(|scan| start >= scan.stale) {
+            let ids = self.scan();
+            let now = Instant::now();
+            let fresh = FRESH.max((now - start).saturating_mul(SCAN_SHARE));
+            *inodes = Some(Scan { stale: now + fresh, ids });
         }
-        inodes.as_ref().and_then(|(_, known)| known.get(&inode).cloned())
+        inodes.as_ref().and_then(|scan| scan.ids.get(&inode).cloned())
     }
 
     fn by_external(&self, _external: &External) -> Option<String> {
@@ -170,6 +213,15 @@ mod tests {
         ] {
             assert_eq!(id_in_cgroup_file(&text).as_deref(), expected, "{text}");
         }
+    }
+
+    #[test]
+    fn containers_are_noticed_by_variables_and_files() {
+        let dir = tempfile::tempdir().unwrap();
+        assert!(!containers_present(|_| false, dir.path()));
+        assert!(containers_present(|v| v == "KUBERNETES_SERVICE_HOST", dir.path()));
+        std::fs::write(dir.path().join(".dockerenv"), "").unwrap();
+        assert!(containers_present(|_| false, dir.path()));
     }
 
     #[test]

@@ -21,7 +21,7 @@ mod request;
 mod statistics;
 mod traces;
 
-pub use cgroup::CgroupResolver;
+pub use cgroup::{CgroupResolver, containers_present};
 pub use config::{Config, InfoConfig, Obfuscation, SetLogLevel};
 pub use container::{ContainerResolver, External, NoContainers};
 pub use info::BUILT_IN_PEER_TAGS;
