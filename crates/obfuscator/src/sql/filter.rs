@@ -41,54 +41,58 @@ fn filter<'a>(
     // As `last`, but blind to comments, which must not part `=` from its value.
     let mut last_seen = Kind::Start;
     while let Some(Token { mut kind, text }) = tokens.next()? {
-        let mut shown = Some(text);
+        let body;
+        let mut text = text.unwrap_or(&tokens.unescaped);
         if kind == Kind::Func {
-            (kind, shown) = function_body(shown, options, literal_escapes, depth);
+            body = function_body(text, options, literal_escapes, depth);
+            (kind, text) = body.as_deref().map_or((Kind::Literal, "?"), |body| (Kind::Other, body));
         }
         let read = kind;
-        let value_place = match (&shown, kind) {
-            (Some(text), Kind::Id | Kind::Other) => {
+        let value_place = match kind {
+            Kind::Id | Kind::Other => {
                 places.word(text);
                 false
             }
-            (Some(_), Kind::DoubleQuoted) => places.quoted(tokens.peek_visible() == Some(b'.')),
-            (_, Kind::Bracketed) => {
+            Kind::DoubleQuoted => places.quoted(tokens.peek_visible() == Some(b'.')),
+            Kind::Bracketed => {
                 kind = Kind::DoubleQuoted;
-                places.quoted(true)
+                let _ = places.quoted(true);
+                false
             }
             _ => {
                 places.kind(kind);
                 false
             }
         };
-        if let Some(text) = &shown {
-            kind = tables.see(last, kind, text);
-        }
+        kind = tables.see(last, kind, text);
 
-        (kind, shown) = discard(kind, shown, last, config.keep_sql_alias)?;
+        let mut shown;
+        (kind, shown) = discard(kind, last, config.keep_sql_alias)?;
 
         // Replace.
         let literal = matches!(kind, Kind::Literal | Kind::Question);
         let value = kind == Kind::DoubleQuoted && (last_seen == Kind::Equals || value_place);
+        let digits;
         if last == Kind::Savepoint || literal || value {
             kind = groupable(kind);
-            shown = Some(Cow::Borrowed("?"));
+            shown = true;
+            text = "?";
         } else if config.replace_digits && matches!(kind, Kind::Id | Kind::Table) {
-            shown = shown.map(replace_digits);
+            digits = replace_digits(Cow::Borrowed(text));
+            text = &digits;
         }
 
-        let nested;
-        (kind, shown, nested) = grouping.see(kind, shown, last);
-
-        if let Some(text) = shown {
+        let grouped = grouping.see(kind, last);
+        kind = grouped.kind;
+        if shown && grouped.shown {
             let glued = kind == Kind::Comma || (kind == Kind::Equals && last == Kind::Colon);
             if !out.is_empty() && !glued {
                 out.push(" ");
             }
-            if nested {
+            if grouped.nested {
                 out.push("( ");
             }
-            out.push(&text);
+            out.push(text);
         }
         last = kind;
         if read != Kind::Comment {
@@ -102,20 +106,12 @@ fn filter<'a>(
 }
 
 /// A body that cannot be obfuscated is a string like any other.
-fn function_body<'a>(
-    body: Option<Cow<'a, str>>,
-    options: Options<'_>,
-    literal_escapes: bool,
-    depth: u32,
-) -> (Kind, Option<Cow<'a, str>>) {
-    let inner = body.filter(|_| depth < MAX_DEPTH).and_then(|body| {
-        let (result, _) = pass(&body, options, literal_escapes, depth + 1);
-        result.ok().map(|sql| format!("$func${}$func$", sql.text))
-    });
-    match inner {
-        Some(text) => (Kind::Other, Some(Cow::Owned(text))),
-        None => (Kind::Literal, Some(Cow::Borrowed("?"))),
+fn function_body(body: &str, options: Options<'_>, literal_escapes: bool, depth: u32) -> Option<String> {
+    if depth == MAX_DEPTH {
+        return None;
     }
+    let (result, _) = pass(body, options, literal_escapes, depth + 1);
+    result.ok().map(|sql| format!("$func${}$func$", sql.text))
 }
 
 fn groupable(kind: Kind) -> Kind {
@@ -125,35 +121,19 @@ fn groupable(kind: Kind) -> Kind {
     }
 }
 
-/// Comments, semicolons and aliases.
-fn discard(
-    kind: Kind,
-    shown: Option<Cow<'_, str>>,
-    last: Kind,
-    keep_alias: bool,
-) -> Result<(Kind, Option<Cow<'_, str>>), SqlError> {
-    match last {
-        Kind::FilteredBracket if kind != Kind::BracketClose => {
-            // Only a name may stand in a bracketed alias.
-            return match kind {
-                Kind::Id => Ok((Kind::FilteredBracket, None)),
-                _ => Err(SqlError::UnknownToken),
-            };
-        }
-        Kind::As | Kind::FilteredBracket => {
-            return Ok(match kind {
-                Kind::BracketOpen => (Kind::FilteredBracket, None),
-                _ if keep_alias => (kind, shown),
-                _ => (Kind::Filtered, None),
-            });
-        }
-        _ => {}
-    }
-    Ok(match kind {
-        Kind::Comment => (Kind::Filtered, None),
-        Kind::Semicolon => (Kind::Groupable, None),
-        Kind::As if !keep_alias => (Kind::As, None),
-        _ => (kind, shown),
+/// Comments, semicolons and aliases. Returns the kind and whether the token
+/// is still shown.
+fn discard(kind: Kind, last: Kind, keep_alias: bool) -> Result<(Kind, bool), SqlError> {
+    Ok(match (last, kind) {
+        (Kind::FilteredBracket, Kind::Id) => (Kind::FilteredBracket, false),
+        // Only a name may stand in a bracketed alias.
+        (Kind::FilteredBracket, kind) if kind != Kind::BracketClose => return Err(SqlError::UnknownToken),
+        (Kind::As | Kind::FilteredBracket, Kind::BracketOpen) => (Kind::FilteredBracket, false),
+        (Kind::As | Kind::FilteredBracket, _) if keep_alias => (kind, true),
+        (Kind::As | Kind::FilteredBracket, _) | (_, Kind::Comment) => (Kind::Filtered, false),
+        (_, Kind::Semicolon) => (Kind::Groupable, false),
+        (_, Kind::As) if !keep_alias => (Kind::As, false),
+        _ => (kind, true),
     })
 }
 
@@ -166,34 +146,36 @@ struct Grouping {
     groups: usize,
 }
 
+/// What becomes of a token.
+struct Grouped {
+    kind: Kind,
+    shown: bool,
+    /// A dropped `(` has to be printed after all, since a sub-query follows it.
+    nested: bool,
+}
+
 impl Grouping {
-    /// Returns the token's new kind and text, and whether a dropped `(` has
-    /// to be printed after all, since a sub-query follows it.
-    fn see<'a>(
-        &mut self,
-        kind: Kind,
-        shown: Option<Cow<'a, str>>,
-        last: Kind,
-    ) -> (Kind, Option<Cow<'a, str>>, bool) {
+    fn see(&mut self, kind: Kind, last: Kind) -> Grouped {
         let is_groupable = matches!(kind, Kind::Groupable | Kind::GroupableOpen);
         if (last == Kind::Open && is_groupable) || (kind == Kind::Open && self.groups > 0) {
             self.groups += 1;
         }
         let query = matches!(kind, Kind::Select | Kind::Delete | Kind::Update | Kind::Id);
+        let dropped = Grouped { kind: groupable(kind), shown: false, nested: false };
         if self.groups > 0 && last == Kind::GroupableOpen && query {
             *self = Self::default();
-            return (kind, shown, true);
+            return Grouped { kind, shown: true, nested: true };
         }
         if is_groupable {
             if self.in_values {
-                return (groupable(kind), None, false);
+                return dropped;
             }
             self.in_values = true;
         } else if (self.in_values && matches!(kind, Kind::Comma | Kind::Question)) || self.groups > 1 {
-            return (groupable(kind), None, false);
+            return dropped;
         } else if !matches!(kind, Kind::Comma | Kind::Open | Kind::Close) {
             *self = Self::default();
         }
-        (kind, shown, false)
+        Grouped { kind, shown: true, nested: false }
     }
 }

@@ -1,8 +1,6 @@
 //! The built-in tokenizer: what the Agent uses unless a lexer mode is set.
 //! Rules: `datadog-agent:pkg/obfuscate/sql_tokenizer.go`.
 
-use std::borrow::Cow;
-
 use memchr::{memchr, memchr2, memmem};
 
 use super::SqlError;
@@ -57,11 +55,13 @@ pub(super) enum Kind {
     FilteredBracket,
 }
 
-/// A token and its text as it would be printed.
-#[derive(Debug)]
+/// A token and its text as it would be printed. Plain data on purpose: a
+/// `Cow` here costs as much to move about as the whole tokenizing.
+#[derive(Clone, Copy, Debug)]
 pub(super) struct Token<'a> {
     pub(super) kind: Kind,
-    pub(super) text: Cow<'a, str>,
+    /// `None`: the text had escapes and is in [`Tokenizer::unescaped`].
+    pub(super) text: Option<&'a str>,
 }
 
 /// Splits a statement into tokens. Linear; allocates only for quoted
@@ -78,6 +78,8 @@ pub(super) struct Tokenizer<'a> {
     pub(super) saw_backslash: bool,
     dbms: Dbms,
     dollar_func: bool,
+    /// Text of the last token, if it is not a slice of the statement.
+    pub(super) unescaped: String,
 }
 
 /// Classes of ASCII bytes, in one look-up.
@@ -148,6 +150,7 @@ impl<'a> Tokenizer<'a> {
             saw_backslash: false,
             dbms,
             dollar_func,
+            unescaped: String::new(),
         }
     }
 
@@ -169,7 +172,7 @@ impl<'a> Tokenizer<'a> {
     }
 
     fn token(&self, kind: Kind, start: usize) -> Token<'a> {
-        Token { kind, text: Cow::Borrowed(&self.src[start..self.pos]) }
+        Token { kind, text: Some(&self.src[start..self.pos]) }
     }
 
     /// The next token, or `None` at the end.
@@ -357,7 +360,7 @@ impl<'a> Tokenizer<'a> {
             }
         }
         let text = &self.src[start..self.pos];
-        Token { kind: keyword(text), text: Cow::Borrowed(text) }
+        Token { kind: keyword(text), text: Some(text) }
     }
 
     fn digits(&mut self, accepts: fn(&u8) -> bool) {
@@ -447,11 +450,12 @@ impl<'a> Tokenizer<'a> {
             _ => {}
         }
         let tag = self.quoted(b'$', true)?;
+        let tag = tag.unwrap_or(&self.unescaped);
         // A tag outside ASCII never matches in the reference either.
         if !tag.is_ascii() {
             return Err(SqlError::Unterminated);
         }
-        let delimiter = if tag == "$$" { tag.into_owned() } else { format!("${tag}$") };
+        let delimiter = if tag == "$$" { tag.to_owned() } else { format!("${tag}$") };
         let delimiter = delimiter.as_bytes();
         let body = self.pos;
         let mut got = 0;
@@ -466,10 +470,7 @@ impl<'a> Tokenizer<'a> {
             if got == delimiter.len() {
                 let text = &self.src[body..self.pos - got];
                 let func = self.dollar_func && delimiter == b"$func$";
-                return Ok(Token {
-                    kind: if func { Kind::Func } else { Kind::Literal },
-                    text: Cow::Borrowed(text),
-                });
+                return Ok(Token { kind: if func { Kind::Func } else { Kind::Literal }, text: Some(text) });
             }
         }
         Err(SqlError::Unterminated)
@@ -477,8 +478,8 @@ impl<'a> Tokenizer<'a> {
 
     /// Content of a quoted text, doubled delimiters and escapes undone. Text
     /// of blanks only yields its delimiters, so that something is printed.
-    fn quoted(&mut self, delimiter: u8, wanted: bool) -> Result<Cow<'a, str>, SqlError> {
-        let mut own = String::new();
+    fn quoted(&mut self, delimiter: u8, wanted: bool) -> Result<Option<&'a str>, SqlError> {
+        self.unescaped.clear();
         let mut from = self.pos;
         let end = loop {
             let Some(skip) = memchr2(delimiter, b'\\', &self.bytes[self.pos..]) else {
@@ -503,22 +504,24 @@ impl<'a> Tokenizer<'a> {
                 return Err(SqlError::Unterminated);
             };
             if wanted {
-                own.push_str(&self.src[from..at]);
+                self.unescaped.push_str(&self.src[from..at]);
             }
             from = resume;
             self.pos = resume + c.len_utf8();
         };
         self.pos = end + 1;
-        if !wanted {
-            return Ok(Cow::Borrowed(""));
-        }
         let tail = &self.src[from..end];
-        let text = if own.is_empty() { Cow::Borrowed(tail) } else { Cow::Owned(own + tail) };
-        if text.trim().is_empty() {
-            let d = delimiter as char;
-            return Ok(Cow::Owned(format!("{d}{d}")));
+        if !wanted {
+            return Ok(Some(tail));
         }
-        Ok(text)
+        let plain = self.unescaped.is_empty();
+        self.unescaped.push_str(tail);
+        if self.unescaped.trim().is_empty() {
+            self.unescaped.clear();
+            self.unescaped.extend([delimiter as char; 2]);
+            return Ok(None);
+        }
+        Ok(plain.then_some(tail))
     }
 }
 
