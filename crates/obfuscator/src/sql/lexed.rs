@@ -30,9 +30,7 @@ pub(super) fn obfuscate<'a>(text: &'a str, options: Options<'_>) -> Sql<'a> {
 /// trusted: a backslash before a quote may or may not have ended it, and what
 /// follows does not add up.
 fn doubtful_from(text: &str, dbms: Dbms) -> Option<usize> {
-    if !text.as_bytes().windows(2).any(|pair| pair == b"\\'" || pair == b"\\\"") {
-        return None;
-    }
+    memchr::memchr(b'\\', text.as_bytes())?;
     let mut lexer = Lexer::new(text, dbms, false);
     let mut first = None;
     loop {
