@@ -383,7 +383,7 @@ impl<'a> Parser<'a> {
                 }
             }
             "kind" | keys::SPAN_KIND => match SpanKind::from_name(text) {
-                Some(kind) => Cond::Kind(kind),
+                Some(kind) => return Ok(crate::tags::of_kind(kind)),
                 None => return wrong("`server`, `client`, `producer`, `consumer` or `internal`"),
             },
             "duration" => {
@@ -527,7 +527,7 @@ mod tests {
             ("name:\"GET /x y\"", is(Cond::Name { name: "GET /x y".into(), fold: false })),
             ("\"two words\"", text("two words")),
             ("*timeout*", text("timeout")),
-            ("kind:SERVER", is(Cond::Kind(SpanKind::Server))),
+            ("kind:PRODUCER", is(Cond::Kind(SpanKind::Producer))),
             ("error:false root:true", all(vec![is(Cond::Error(false)), is(Cond::Root)])),
             ("duration:[1ms TO 2s]", is(Cond::Duration { min: 1_000_000, max: 2_000_000_000 })),
             (

@@ -29,18 +29,33 @@ pub fn jaeger(key: &str, value: &str) -> Expr {
             _ => None,
         },
         keys::SPAN_KIND => match SpanKind::from_name(value) {
-            Some(kind) => return Expr::Is(Cond::Kind(kind)),
+            Some(kind) => return of_kind(kind),
             None => None,
         },
         "span.status" | keys::STATUS_CODE => status(value).map(Cond::Status).map(Expr::Is),
         "otel.scope.name" => Some(attr(AttrScope::Scope, "scope.name", value)),
         "otel.scope.version" => Some(attr(AttrScope::Scope, "scope.version", value)),
+        // The field under which a log shows its name.
+        "event" => Some(Expr::Is(Cond::EventName(value.to_owned()))),
         _ => key.strip_prefix("resource.").map(|rest| attr(AttrScope::Resource, rest, value)),
     };
     match special {
         Some(special) => Expr::Or(vec![plain, special]),
         None => plain,
     }
+}
+
+/// Spans of a role. A Datadog span that names none is shown in the role that
+/// its type implies.
+pub(crate) fn of_kind(kind: SpanKind) -> Expr {
+    let named = Expr::Is(Cond::Kind(kind));
+    let implied = match kind {
+        SpanKind::Server => "web",
+        SpanKind::Client => "http",
+        _ => return named,
+    };
+    let unnamed = Expr::Is(Cond::Kind(SpanKind::Unspecified));
+    Expr::Or(vec![named, Expr::And(vec![unnamed, attr(AttrScope::Span, keys::SPAN_TYPE, implied)])])
 }
 
 /// A tag of a Zipkin span, which has those of its resource too.

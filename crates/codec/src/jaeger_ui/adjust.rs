@@ -42,11 +42,16 @@ impl Ids {
         ids
     }
 
+    /// Whether no id is shared.
+    pub(super) const fn is_empty(&self) -> bool {
+        self.renamed.is_empty()
+    }
+
     /// Server halves become children of their client half. Children of the
     /// shared id go below the server half of their own service; those of no
     /// half's service below the first; those of the client's service stay.
     pub(super) fn apply(&self, trace: &Batch, rows: &mut [Row<'_>]) {
-        if self.renamed.is_empty() {
+        if self.is_empty() {
             return;
         }
         let new_id: HashMap<usize, SpanId> = self.renamed.iter().copied().collect();

@@ -3,7 +3,7 @@
 //!
 //! | file | holds |
 //! |---|---|
-//! | `mod.rs` | [`encode_trace`]: spans, processes |
+//! | `mod.rs` | [`encode_trace`], [`encode_batch`]: spans, processes |
 //! | `tags.rs` | typed tags and logs |
 //! | `adjust.rs` | what Jaeger's query service repairs before it answers |
 //! | `datadog.rs` | links and events that Datadog tracers send inside tags |
@@ -14,11 +14,9 @@ mod tags;
 
 use self::adjust::Ids;
 use self::tags::Tags;
+use crate::view::REF_TYPE;
 use spanloom_model::{Batch, Chunk, Range32, Span, SpanId, Text, TraceId, flags};
 use std::collections::HashMap;
-
-/// Reference type of a link, as OpenTelemetry's Jaeger translation names it.
-const REF_TYPE: &str = "opentracing.ref_type";
 
 /// Appends one trace (the batch holds its spans and no other's) as an object
 /// of Jaeger's `data` list.
@@ -33,12 +31,54 @@ const REF_TYPE: &str = "opentracing.ref_type";
 /// Integers beyond ±(2⁵³−1) are strings. What this JSON cannot hold — scope
 /// attributes, link attributes and state, nanoseconds — is left out.
 pub fn encode_trace(trace: &Batch, raw: bool, out: &mut Vec<u8>) {
-    let mut rows: Vec<Row<'_>> = trace
-        .chunks
-        .iter()
-        .flat_map(|chunk| trace.chunk_spans(chunk).iter().map(move |span| (chunk, span)))
-        .map(|(chunk, span)| Row { chunk, span, id: span.span_id, parent: span.parent_id })
-        .collect();
+    encode_chunks(trace, &trace.chunks.iter().collect::<Vec<_>>(), raw, out);
+}
+
+/// Appends all traces of a batch, separated by commas, in order of appearance;
+/// each as [`encode_trace`] does.
+pub fn encode_batch(batch: &Batch, raw: bool, out: &mut Vec<u8>) {
+    let mut order: HashMap<TraceId, usize> = HashMap::new();
+    let mut traces: Vec<Vec<&Chunk>> = Vec::new();
+    for chunk in &batch.chunks {
+        let at = *order.entry(chunk.trace_id).or_insert_with(|| {
+            traces.push(Vec::new());
+            traces.len() - 1
+        });
+        traces[at].push(chunk);
+    }
+    for (i, chunks) in traces.iter().enumerate() {
+        if i > 0 {
+            out.push(b',');
+        }
+        encode_chunks(batch, chunks, raw, out);
+    }
+}
+
+/// Makes the ids of one trace unique where client and server halves share
+/// one, as [`encode_trace`] shows them.
+pub fn make_ids_unique(trace: &mut Batch) {
+    let mut rows = rows(trace, &trace.chunks.iter().collect::<Vec<_>>());
+    let ids = Ids::new(&rows);
+    if ids.is_empty() {
+        return;
+    }
+    ids.apply(trace, &mut rows);
+    let changed: Vec<_> = rows.iter().map(|r| (r.at, r.id, r.parent)).collect();
+    for (at, id, parent) in changed {
+        (trace.spans[at].span_id, trace.spans[at].parent_id) = (id, parent);
+    }
+}
+
+fn rows<'a>(trace: &'a Batch, chunks: &[&'a Chunk]) -> Vec<Row<'a>> {
+    let spans = chunks.iter().flat_map(|chunk| {
+        let places = chunk.spans.usize();
+        trace.chunk_spans(chunk).iter().zip(places).map(move |(span, at)| (*chunk, span, at))
+    });
+    spans.map(|(chunk, span, at)| Row { chunk, span, at, id: span.span_id, parent: span.parent_id }).collect()
+}
+
+fn encode_chunks(trace: &Batch, chunks: &[&Chunk], raw: bool, out: &mut Vec<u8>) {
+    let mut rows = rows(trace, chunks);
     if !raw {
         rows.sort_by_key(|r| r.span.start);
         Ids::new(&rows).apply(trace, &mut rows);
@@ -79,6 +119,8 @@ fn trace_id(out: &mut Vec<u8>, id: TraceId) {
 struct Row<'a> {
     chunk: &'a Chunk,
     span: &'a Span,
+    /// Position in the batch.
+    at: usize,
     id: SpanId,
     parent: SpanId,
 }

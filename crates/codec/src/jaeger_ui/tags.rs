@@ -1,6 +1,7 @@
 //! Typed tags and logs.
 
 use super::{attrs_have, datadog, string};
+use crate::view;
 use base64::Engine;
 use serde_json::Value as Json;
 use spanloom_model::{Attr, Batch, Chunk, Range32, Resource, Span, Status, Value, keys};
@@ -38,7 +39,11 @@ impl<'a> Shown<'a> {
             Value::Int(v) => Self::Int(v),
             Value::Double(v) => Self::Double(v),
             Value::Bytes(t) => Self::Bytes(trace.arena.bytes(t)),
-            Value::List(_) | Value::Map(_) => Self::Str(plain(trace, value, 0).to_string().into()),
+            Value::List(_) | Value::Map(_) => {
+                let mut text = String::new();
+                view::print_value(trace, value, &mut text);
+                Self::Str(text.into())
+            }
         }
     }
 
@@ -74,27 +79,6 @@ impl<'a> Shown<'a> {
             }
         };
         out.extend_from_slice(format!("\"type\":\"{kind}\",\"value\":{value}").as_bytes());
-    }
-}
-
-/// A list or map as plain JSON.
-fn plain(trace: &Batch, value: Value, depth: u32) -> Json {
-    /// Deeper than any decoder lets through.
-    const DEEPEST: u32 = 100;
-    match value {
-        _ if depth > DEEPEST => Json::Null,
-        Value::Empty => Json::Null,
-        Value::Str(t) => trace.str(t).into(),
-        Value::Bool(v) => v.into(),
-        Value::Int(v) => v.into(),
-        Value::Double(v) => v.into(),
-        Value::Bytes(t) => base64::engine::general_purpose::STANDARD.encode(trace.arena.bytes(t)).into(),
-        Value::List(r) => trace.list(r).iter().map(|v| plain(trace, *v, depth + 1)).collect(),
-        Value::Map(r) => trace
-            .attrs(r)
-            .iter()
-            .map(|a| (trace.str(a.key).to_owned(), plain(trace, a.value, depth + 1)))
-            .collect(),
     }
 }
 
@@ -157,9 +141,8 @@ pub(super) fn of_span<'a>(
     moved: &mut Tags<'a>,
 ) -> Tags<'a> {
     let mut tail = Tags::default();
-    tail.text(keys::SPAN_KIND, span.kind.name());
-    let status = if span.is_error() { Status::Error } else { span.status };
-    match status {
+    tail.text(keys::SPAN_KIND, view::kind(trace, span).name());
+    match view::status(span) {
         Status::Unset => {}
         Status::Ok => tail.text(keys::STATUS_CODE, "OK"),
         Status::Error => {
@@ -167,13 +150,13 @@ pub(super) fn of_span<'a>(
             tail.push(keys::ERROR, Shown::Bool(true));
         }
     }
-    tail.text(keys::STATUS_DESCRIPTION, trace.str(span.status_message));
-    tail.text("w3c.tracestate", trace.str(span.trace_state));
+    tail.text(keys::STATUS_DESCRIPTION, view::status_message(trace, span));
+    tail.text(view::TRACE_STATE, trace.str(span.trace_state));
 
     let mut head = Tags::default();
-    if let Some(scope) = trace.scopes.get(span.scope as usize) {
-        head.text("otel.scope.name", trace.str(scope.name));
-        head.text("otel.scope.version", trace.str(scope.version));
+    if let Some(scope) = view::scope(trace, span) {
+        head.text(view::SCOPE_NAME, trace.str(scope.name));
+        head.text(view::SCOPE_VERSION, trace.str(scope.version));
     }
     // A field is said once, even if it is also an attribute as it came.
     let said = |key: &str| head.0.iter().chain(&tail.0).any(|(k, _)| k == key);

@@ -1,0 +1,28 @@
+//! The HTTP query APIs over any [`spanloom_model::SpanReader`].
+//!
+//! | file | holds |
+//! |---|---|
+//! | `state.rs` | [`Api`]: store, settings, the gate to the store's blocking calls |
+//! | `route.rs` | which path is whose |
+//! | `reply.rs` | answers and their headers |
+//! | `error.rs` | [`Problem`]: one table of statuses, and each API's way to say it |
+//! | `jaeger.rs`, `jaeger_v3.rs` | Jaeger's first and third HTTP API |
+//! | `zipkin.rs` | Zipkin's API, health and UI settings |
+//! | `own/` | `/api/spanloom/v1` |
+//! | `serve.rs` | [`serve`]: a listener of its own for a door |
+#![forbid(unsafe_code)]
+
+mod error;
+mod jaeger;
+mod jaeger_v3;
+mod own;
+mod reply;
+mod route;
+mod serve;
+mod state;
+mod zipkin;
+
+pub use error::Problem;
+pub use route::Door;
+pub use serve::{ServeConfig, serve};
+pub use state::{Api, Config, Report};
