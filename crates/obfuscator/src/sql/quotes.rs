@@ -182,8 +182,7 @@ const AFTER_STRING: &[&str] = &[
 pub(super) fn literal_backslashes_plausible(text: &str) -> bool {
     let bytes = text.as_bytes();
     let mut pos = 0;
-    while let Some(skip) = memchr::memchr(b'\'', &bytes[pos..]) {
-        let open = pos + skip;
+    while let Some(open) = next_string(bytes, pos) {
         if open > 0 && is_word_byte(bytes[open - 1]) && !has_prefix(&bytes[..open]) {
             return false;
         }
@@ -205,6 +204,23 @@ pub(super) fn literal_backslashes_plausible(text: &str) -> bool {
         pos = end;
     }
     true
+}
+
+/// Where the next string begins, comments and quoted names skipped.
+fn next_string(bytes: &[u8], mut pos: usize) -> Option<usize> {
+    loop {
+        let rest = &bytes[pos..];
+        let at = rest.iter().position(|b| matches!(b, b'\'' | b'"' | b'`' | b'-' | b'/'))?;
+        let inner = &rest[at + 1..];
+        let skip = match (rest[at], inner.first()) {
+            (b'\'', _) => return Some(pos + at),
+            (quote @ (b'"' | b'`'), _) => memchr::memchr(quote, inner).map_or(inner.len(), |end| end + 1),
+            (b'-', Some(b'-')) => memchr::memchr(b'\n', inner).unwrap_or(inner.len()),
+            (b'/', Some(b'*')) => memchr::memmem::find(&inner[1..], b"*/").map_or(inner.len(), |end| end + 3),
+            _ => 0,
+        };
+        pos += at + 1 + skip;
+    }
 }
 
 fn is_word_byte(b: u8) -> bool {

@@ -45,6 +45,8 @@ fn text_after_an_unclosed_quote_bracket_or_comment_is_hidden() {
 fn a_backslash_before_a_quote_never_turns_the_statement_inside_out() {
     let ended = "SELECT a FROM t WHERE b = 'x\\' AND c = 'secret'";
     assert_eq!(sql(SqlMode::Builtin, "", ended), "SELECT a FROM t WHERE b = ? AND c = ?");
+    let after_comment = "SELECT a -- it's\nFROM t /* it's */ WHERE b = 'x\\' AND \"c'd\" = 'secret'";
+    assert_eq!(sql(SqlMode::Builtin, "", after_comment), "SELECT a FROM t WHERE b = ? AND c'd = ?");
     let escaped_and_cut = "SELECT 'it\\'s secret', 'secret";
     assert_eq!(sql(SqlMode::Builtin, "", escaped_and_cut), NON_PARSABLE_SQL);
     for text in [ended, escaped_and_cut] {
