@@ -161,8 +161,10 @@ impl<'s> Run<'s> {
     /// Where the condition may be met.
     fn pieces(&self, cond: &Cond) -> Vec<Piece> {
         let (scope, key) = match cond {
-            Cond::Service { .. } => return vec![Piece::Column(s::SERVICE)],
-            Cond::Name { .. } => return vec![Piece::Column(s::NAME), Piece::Column(s::RESOURCE)],
+            Cond::Service { .. } | Cond::ServiceGlob(_) => return vec![Piece::Column(s::SERVICE)],
+            Cond::Name { .. } | Cond::NameGlob(_) => {
+                return vec![Piece::Column(s::NAME), Piece::Column(s::RESOURCE)];
+            }
             Cond::Kind(_) => return vec![Piece::Column(s::KIND)],
             Cond::EventName(_) => return vec![Piece::Column(s::EVENTS)],
             Cond::Attr { scope, key, .. } | Cond::HasAttr { scope, key } => (*scope, key.as_str()),
@@ -184,6 +186,9 @@ impl<'s> Run<'s> {
         }
         if matches!(scope, AttrScope::Any | AttrScope::SpanOrResource | AttrScope::Resource) {
             out.push(Piece::Column(s::PROCESS));
+            if key == keys::SERVICE_NAME {
+                out.push(Piece::Column(s::SERVICE));
+            }
         }
         if matches!(scope, AttrScope::Any | AttrScope::Scope) {
             out.push(Piece::Column(s::SCOPE));
@@ -209,7 +214,8 @@ impl<'s> Run<'s> {
             s::SERVICE => span.service = b.arena.push_bytes(value),
             s::NAME => span.name = b.arena.push_bytes(value),
             // The empty name of the stand-in span must not be what matches.
-            s::RESOURCE if matches!(expr, Expr::Is(Cond::Name { name, .. }) if name.is_empty()) => {
+            s::RESOURCE if matches!(expr, Expr::Is(Cond::Name { name, .. } | Cond::NameGlob(name)) if name.is_empty()) =>
+            {
                 return Ok(NO);
             }
             s::RESOURCE => span.resource = b.arena.push_bytes(value),
@@ -338,7 +344,8 @@ impl<'s> Run<'s> {
                 out
             }
             Expr::Is(Cond::Error(true) | Cond::Status(Status::Error)) => self.failed_blocks()?,
-            Expr::Is(Cond::Root | Cond::Error(false) | Cond::Status(_)) => self.all(),
+            // Free text may stand in almost every column: rows are rebuilt.
+            Expr::Is(Cond::Root | Cond::Error(false) | Cond::Status(_) | Cond::FullText(_)) => self.all(),
             Expr::Is(cond) => {
                 let mut out = NONE;
                 for piece in self.pieces(cond) {
@@ -431,6 +438,7 @@ impl<'s> Run<'s> {
         out.clear();
         match expr {
             Expr::True => out.resize(rows.len(), YES),
+            Expr::Is(Cond::FullText(_)) => out.resize(rows.len(), MAYBE),
             Expr::And(parts) => {
                 out.resize(rows.len(), YES);
                 let mut part = Vec::new();
@@ -569,6 +577,9 @@ const fn verdict(yes: bool) -> u8 {
 /// Hashes of the stored forms that can equal a literal; none if that cannot
 /// be said.
 fn equal_hashes(kind: Type, value: &Literal) -> Option<Vec<u64>> {
+    if matches!(value, Literal::Fold(_) | Literal::Glob(_)) {
+        return None;
+    }
     let number = match value {
         Literal::Number(n) => Some(*n),
         Literal::Typed(t) => t.parse::<f64>().ok(),
