@@ -138,7 +138,7 @@ pub(crate) fn assemble(id: TraceId, pieces: &[Batch]) -> Batch {
         let content = Content { batch: from, state };
         let known = from.resources.get(chunk.resource as usize).copied().unwrap_or_default();
         let resource = *resources.entry(content.resource(&known)).or_insert_with(|| {
-            let copy = import_resource(&mut out, from, &known);
+            let copy = out.import_resource(from, &known);
             out.resources.push(copy);
             out.resources.len() as u32 - 1
         });
@@ -160,24 +160,6 @@ pub(crate) fn assemble(id: TraceId, pieces: &[Batch]) -> Batch {
     out
 }
 
-fn import_resource(out: &mut Batch, from: &Batch, r: &Resource) -> Resource {
-    let mut text = |t| out.import_text(from, t);
-    let mut copy = Resource {
-        container_id: text(r.container_id),
-        language_name: text(r.language_name),
-        language_version: text(r.language_version),
-        tracer_version: text(r.tracer_version),
-        runtime_id: text(r.runtime_id),
-        env: text(r.env),
-        hostname: text(r.hostname),
-        app_version: text(r.app_version),
-        schema_url: text(r.schema_url),
-        ..*r
-    };
-    copy.attrs = out.import_attrs(from, r.attrs);
-    copy
-}
-
 fn import_scope(
     out: &mut Batch,
     from: &Batch,
@@ -190,11 +172,7 @@ fn import_scope(
     if let Some(n) = known.get(&key) {
         return *n;
     }
-    let mut copy = *scope;
-    copy.name = out.import_text(from, scope.name);
-    copy.version = out.import_text(from, scope.version);
-    copy.schema_url = out.import_text(from, scope.schema_url);
-    copy.attrs = out.import_attrs(from, scope.attrs);
+    let copy = out.import_scope(from, scope);
     out.scopes.push(copy);
     let n = out.scopes.len() as u32 - 1;
     known.insert(key, n);

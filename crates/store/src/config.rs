@@ -42,6 +42,8 @@ pub struct Config {
     pub live_bytes: u64,
     /// Bound of the log's files.
     pub log_bytes: u64,
+    /// Bound of the decoded parts of segments that are kept in memory.
+    pub cache_bytes: usize,
     /// Fingerprints of recent spans that are remembered, to recognise what a
     /// client sends again. Twice as many are kept at most.
     pub recent_spans: usize,
@@ -49,7 +51,7 @@ pub struct Config {
     pub recent_traces: usize,
     /// How long such a trace id is remembered.
     pub recent_for: Duration,
-    /// Segments whose latest span starts longer ago than this are deleted;
+    /// Segments whose newest spans arrived longer ago than this are deleted;
     /// zero keeps them for ever.
     pub keep_for: Duration,
     /// The oldest segments are deleted when all take more bytes; 0 is no bound.
@@ -77,6 +79,7 @@ impl Default for Config {
             flush_age: Duration::from_secs(60),
             live_bytes: 64 << 20,
             log_bytes: 1 << 30,
+            cache_bytes: 24 << 20,
             recent_spans: 200_000,
             recent_traces: 50_000,
             recent_for: Duration::from_secs(600),

@@ -14,7 +14,6 @@
 //! | `segments.rs` | segments as sources; opening them at start |
 //! | `search.rs` | newest first over all sources, cursor, window |
 //! | `assemble.rs` | one trace from its pieces; its figures |
-//! | `deps.rs` | calls between services |
 //! | `manifest.rs` | which segments there are; atomic edits |
 //! | `maintenance.rs` | flush, compaction, retention, disk floor; the threads |
 //! | `stats.rs` | [`StoreStats`], [`RecoveryReport`], counters |
@@ -28,7 +27,6 @@
 
 mod assemble;
 mod config;
-mod deps;
 mod error;
 mod intake;
 mod live;

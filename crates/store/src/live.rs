@@ -8,9 +8,7 @@ use crate::terms::Terms;
 use bytes::Bytes;
 use spanloom_journal::record::{ChunkHead, View};
 use spanloom_journal::{FrameRef, Journal};
-use spanloom_model::{
-    Batch, Operation, Range32, Search, StoreError, TimeRange, TraceId, Value, WindowOn, flags,
-};
+use spanloom_model::{Batch, Operation, Range32, Search, StoreError, TimeRange, TraceId, WindowOn, flags};
 use std::collections::{BTreeSet, HashMap};
 use std::hash::BuildHasher;
 use std::sync::{Arc, OnceLock, PoisonError, RwLock, RwLockReadGuard, Weak};
@@ -60,6 +58,7 @@ struct Inner {
     spans: u64,
     bytes: u64,
     last_seq: u64,
+    opened_at: Option<i64>,
 }
 
 /// The log to read records from; empty while it is being replayed.
@@ -67,8 +66,6 @@ pub(crate) type JournalCell = Arc<OnceLock<Weak<Journal>>>;
 
 /// A batch of live spans.
 pub(crate) struct Generation {
-    /// When its first span came.
-    pub opened_at: i64,
     journal: JournalCell,
     inner: RwLock<Inner>,
 }
@@ -83,8 +80,8 @@ pub(crate) struct Size {
 }
 
 impl Generation {
-    pub fn new(opened_at: i64, journal: JournalCell) -> Self {
-        Self { opened_at, journal, inner: RwLock::default() }
+    pub fn new(journal: JournalCell) -> Self {
+        Self { journal, inner: RwLock::default() }
     }
 
     fn read(&self) -> RwLockReadGuard<'_, Inner> {
@@ -101,8 +98,19 @@ impl Generation {
         }
     }
 
+    /// When its first span came.
+    pub fn opened_at(&self) -> Option<i64> {
+        self.read().opened_at
+    }
+
     /// Adds a record. A record that does not parse is refused.
-    pub fn add(&self, record: &Bytes, payload: Payload, chunks: &[ChunkHead]) -> Result<(), StoreError> {
+    pub fn add(
+        &self,
+        record: &Bytes,
+        payload: Payload,
+        chunks: &[ChunkHead],
+        now: i64,
+    ) -> Result<(), StoreError> {
         let view = View::parse(record.clone()).map_err(damaged)?;
         let mut inner = self.inner.write().unwrap_or_else(PoisonError::into_inner);
         let inner = &mut *inner;
@@ -114,6 +122,7 @@ impl Generation {
             }
         })
         .map_err(damaged)?;
+        inner.opened_at.get_or_insert(now);
         let n = inner.records.len() as u32;
         let (mut min, mut max) = (i64::MAX, i64::MIN);
         for (i, chunk) in chunks.iter().enumerate() {
@@ -310,10 +319,10 @@ impl Source for Generation {
             let owners = batch.resources.iter().map(|r| r.attrs).chain(batch.spans.iter().map(|s| s.attrs));
             for range in owners {
                 for a in batch.attrs(range).iter().filter(|a| batch.str(a.key) == key) {
-                    if into.len() >= limit {
-                        return Ok(());
+                    into.extend(batch.scalar(a.value));
+                    if into.len() > limit {
+                        into.pop_last();
                     }
-                    into.extend(print(&batch, a.value));
                 }
             }
         }
@@ -331,17 +340,6 @@ impl Source for Generation {
             .map_err(damaged)?;
         }
         Ok(())
-    }
-}
-
-/// A plain value as text, as lists of values show it.
-pub(crate) fn print(batch: &Batch, value: Value) -> Option<String> {
-    match value {
-        Value::Str(t) => Some(batch.str(t).to_owned()),
-        Value::Bool(b) => Some(b.to_string()),
-        Value::Int(i) => Some(i.to_string()),
-        Value::Double(d) => Some(d.to_string()),
-        Value::Empty | Value::Bytes(_) | Value::List(_) | Value::Map(_) => None,
     }
 }
 

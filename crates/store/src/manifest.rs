@@ -17,11 +17,21 @@ const HEADER: usize = 16;
 /// Written anew, with what still holds, at this size.
 const REWRITE_BYTES: u64 = 1 << 20;
 
+/// A segment as the manifest knows it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Added {
+    /// Name of its directory.
+    pub name: String,
+    /// When its newest spans arrived, nanoseconds. Retention goes by arrival:
+    /// senders' clocks may be years off.
+    pub arrived: i64,
+}
+
 /// One change.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Change {
-    /// A segment (its directory name) with its level is there.
-    Add { name: String, level: u32 },
+    /// A segment is there.
+    Add(Added),
     /// A segment is not part of the store any more.
     Remove { name: String },
     /// Frames of the log up to this one are in segments.
@@ -35,8 +45,8 @@ pub(crate) enum Change {
 /// What the edits add up to.
 #[derive(Clone, Default)]
 pub(crate) struct State {
-    /// Name and level, in order of addition.
-    pub segments: Vec<(String, u32)>,
+    /// In order of addition.
+    pub segments: Vec<Added>,
     pub logged: u64,
     pub aliases: Aliases,
     pub next_id: u64,
@@ -45,12 +55,12 @@ pub(crate) struct State {
 impl State {
     fn apply(&mut self, change: &Change) {
         match change {
-            Change::Add { name, level } => {
-                if !self.segments.iter().any(|(n, _)| n == name) {
-                    self.segments.push((name.clone(), *level));
+            Change::Add(added) => {
+                if !self.segments.iter().any(|a| a.name == added.name) {
+                    self.segments.push(added.clone());
                 }
             }
-            Change::Remove { name } => self.segments.retain(|(n, _)| n != name),
+            Change::Remove { name } => self.segments.retain(|a| a.name != *name),
             Change::Logged { seq } => self.logged = self.logged.max(*seq),
             Change::Alias { id } => {
                 self.aliases.insert(*id);
@@ -61,9 +71,7 @@ impl State {
 
     fn changes(&self) -> Vec<Change> {
         let mut all = vec![Change::Logged { seq: self.logged }, Change::NextId { id: self.next_id }];
-        all.extend(
-            self.segments.iter().map(|(name, level)| Change::Add { name: name.clone(), level: *level }),
-        );
+        all.extend(self.segments.iter().cloned().map(Change::Add));
         all.extend(self.aliases.iter().map(|id| Change::Alias { id }));
         all
     }
@@ -92,10 +100,10 @@ fn encode(changes: &[Change]) -> Vec<u8> {
     w.u64(changes.len() as u64);
     for change in changes {
         match change {
-            Change::Add { name, level } => {
+            Change::Add(added) => {
                 w.u8(1);
-                w.bytes(name.as_bytes());
-                w.u64(u64::from(*level));
+                w.bytes(added.name.as_bytes());
+                w.i64(added.arrived);
             }
             Change::Remove { name } => {
                 w.u8(2);
@@ -125,7 +133,7 @@ fn decode(payload: &[u8]) -> Result<Vec<Change>, ShortRead> {
     let text = |r: &mut Reader<'_>| Ok(String::from_utf8_lossy(r.bytes()?).into_owned());
     for _ in 0..r.count(2)? {
         changes.push(match r.u8()? {
-            1 => Change::Add { name: text(&mut r)?, level: r.u32()? },
+            1 => Change::Add(Added { name: text(&mut r)?, arrived: r.i64()? }),
             2 => Change::Remove { name: text(&mut r)? },
             3 => Change::Logged { seq: r.u64()? },
             4 => Change::Alias { id: TraceId::from_halves(r.fixed64()?, r.fixed64()?) },
@@ -243,7 +251,7 @@ mod tests {
     use super::*;
 
     fn add(name: &str) -> Change {
-        Change::Add { name: name.into(), level: 1 }
+        Change::Add(Added { name: name.into(), arrived: 5 })
     }
 
     #[test]
@@ -262,7 +270,8 @@ mod tests {
         for _ in 0..2 {
             let (m, found) = Manifest::open(dir.path()).unwrap();
             assert!(found.damage.is_none() && !found.missing);
-            assert_eq!(m.state.segments, [("b".to_owned(), 1), ("c".to_owned(), 1)]);
+            let names: Vec<&str> = m.state.segments.iter().map(|a| a.name.as_str()).collect();
+            assert_eq!(names, ["b", "c"]);
             assert_eq!(m.state.logged, 7);
             assert_eq!(m.state.aliases.full(TraceId(2)), TraceId::from_halves(1, 2));
         }

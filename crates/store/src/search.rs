@@ -25,6 +25,9 @@ struct Candidate {
     exact: Option<(i64, bool)>,
 }
 
+/// Where a trace lies: source, id there, earliest start there.
+type Place<'a> = (&'a dyn Source, TraceId, Option<i64>);
+
 /// Order of results: newest first, ties by id.
 type Rank = (std::cmp::Reverse<i64>, TraceId);
 
@@ -35,7 +38,7 @@ impl Sources<'_> {
     }
 
     /// Where a trace lies, under which id.
-    fn places(&self, id: TraceId) -> Result<Vec<(&dyn Source, TraceId, Option<i64>)>, StoreError> {
+    fn places(&self, id: TraceId) -> Result<Vec<Place<'_>>, StoreError> {
         let mut places = Vec::new();
         for source in &self.list {
             for id in self.ids(id) {

@@ -84,7 +84,7 @@ pub(crate) trait Source: Send + Sync {
     fn names(&self, into: &mut Names) -> Result<(), StoreError>;
     /// Adds attribute keys; true for those of resources.
     fn keys(&self, into: &mut BTreeSet<(String, bool)>) -> Result<(), StoreError>;
-    /// Adds values of a key, until there are `limit`.
+    /// Adds values of a key; only the first `limit` in order need be there.
     fn values(&self, key: &str, limit: usize, into: &mut BTreeSet<String>) -> Result<(), StoreError>;
     /// Calls `each` with the traces that have spans starting in the range.
     fn trace_ids(

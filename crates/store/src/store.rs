@@ -1,7 +1,6 @@
 //! The store: opening, the way in, the questions.
 
 use crate::config::Config;
-use crate::deps::{self, Links};
 use crate::error::OpenError;
 use crate::intake::{Aliases, Intake};
 use crate::live::{Generation, JournalCell, Payload, Shared};
@@ -12,9 +11,10 @@ use crate::stats::{Counters, Damage, RecoveryReport, StoreStats};
 use spanloom_journal::record::{Encoder, View};
 use spanloom_journal::{Journal, JournalError, SyncPolicy};
 use spanloom_model::{
-    AckFn, AttrKey, Batch, Dependency, Operation, Search, SpanReader, SpanWriter, StoreError, TimeRange,
-    TraceId, TraceSummary,
+    AckFn, AttrKey, Batch, Dependency, Links, Operation, Search, SpanReader, SpanWriter, StoreError,
+    TimeRange, TraceId, TraceSummary,
 };
+use spanloom_segment::Cache;
 use std::collections::{BTreeSet, HashSet};
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
@@ -46,6 +46,8 @@ pub(crate) struct Core {
     pub contents: RwLock<Arc<Contents>>,
     /// The intake's aliases, for readers.
     pub aliases: Mutex<Arc<Aliases>>,
+    /// Decoded parts of segments.
+    pub cache: Arc<Cache>,
     pub journal: Arc<Journal>,
     pub log_cell: JournalCell,
     pub manifest: Mutex<Manifest>,
@@ -99,7 +101,7 @@ impl Core {
         }
         // Its frames end with their file, which can go when they are flushed.
         self.journal.roll();
-        let next = Arc::new(Generation::new(self.config.clock.now(), Arc::clone(&self.log_cell)));
+        let next = Arc::new(Generation::new(Arc::clone(&self.log_cell)));
         self.change(|c| {
             let full = std::mem::replace(&mut c.active, next);
             c.frozen.push(full);
@@ -176,7 +178,7 @@ impl Core {
             let active = &contents.active;
             // Visible first, so that an answered span is always found.
             let record = Payload::Memory(encoded.bytes.clone());
-            match active.add(&encoded.bytes, record, &encoded.chunks) {
+            match active.add(&encoded.bytes, record, &encoded.chunks, now) {
                 Err(e) => {
                     intake.undo();
                     Some(spanloom_journal::Refused { error: JournalError::Write(e.to_string()), done })
@@ -248,7 +250,9 @@ impl Store {
         if let Some(why) = &found.damage {
             report.damage.push(Damage { file: dir.join("MANIFEST"), what: why.clone() });
         }
-        let segments = crate::segments::open_all(dir, &mut manifest, &found, &mut report)?;
+        let cache = Cache::new(config.cache_bytes);
+        let now = config.clock.now();
+        let segments = crate::segments::open_all(dir, &cache, now, &mut manifest, &found, &mut report)?;
 
         let intake = Intake::new(
             config.recent_spans / 2,
@@ -259,8 +263,7 @@ impl Store {
         let doors = Doors { intake, encoder: Encoder::default() };
         let replay = Replay::open(dir, &config, doors, manifest.state.logged, &mut report)?;
         let Replay { journal, cell, full: mut generations, doors, core: weak } = replay;
-        let now = config.clock.now();
-        let active = Arc::new(Generation::new(now, Arc::clone(&cell)));
+        let active = Arc::new(Generation::new(Arc::clone(&cell)));
         generations.retain(|g| g.size().spans > 0);
         let core = Arc::new(Core {
             config,
@@ -268,6 +271,7 @@ impl Store {
             aliases: Mutex::new(Arc::clone(doors.intake.aliases())),
             doors: Mutex::new(doors),
             contents: RwLock::new(Arc::new(Contents { active, frozen: generations, segments })),
+            cache,
             journal,
             log_cell: cell,
             manifest: Mutex::new(manifest),
@@ -377,7 +381,7 @@ impl Replay {
         // The generations need the journal to read from, which exists only
         // when the replay is over: first the list, then the generations.
         let cell = JournalCell::default();
-        let mut full: Vec<Generation> = vec![Generation::new(now, Arc::clone(&cell))];
+        let mut full: Vec<Generation> = vec![Generation::new(Arc::clone(&cell))];
         let mut damage = Vec::new();
         let mut replayed = 0u64;
         let mut memory = 0u64;
@@ -404,7 +408,7 @@ impl Replay {
             } else {
                 Payload::Log(frame)
             };
-            if let Err(e) = last.add(&bytes, payload, &chunks) {
+            if let Err(e) = last.add(&bytes, payload, &chunks, now) {
                 damage.push(format!("frame {} of log file {}: {e}", frame.seq, frame.file));
                 return;
             }
@@ -416,7 +420,7 @@ impl Replay {
             }
             let size = last.size();
             if size.spans >= config.flush_spans || size.bytes >= config.flush_bytes {
-                full.push(Generation::new(now, Arc::clone(&cell)));
+                full.push(Generation::new(Arc::clone(&cell)));
             }
         })?;
         let journal = Arc::new(journal);
@@ -484,16 +488,13 @@ impl SpanReader for Store {
                     ids.insert(s.aliases.full(id));
                 })?;
             }
-            let mut links = Links::new();
+            let mut links = Links::default();
             for id in ids {
                 if let Some(batch) = s.trace(id, TimeRange::ALL)? {
-                    deps::links(&batch, range, &mut links);
+                    links.add_trace(&batch, range);
                 }
             }
-            Ok(links
-                .into_iter()
-                .map(|((parent, child), (calls, errors))| Dependency { parent, child, calls, errors })
-                .collect())
+            Ok(links.finish())
         })
     }
 

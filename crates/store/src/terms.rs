@@ -1,7 +1,7 @@
 //! What a record must contain for a condition to be met in it: a cheap look at
 //! its texts decides for most records that they need not be read.
 
-use spanloom_model::{AttrScope, Cond, Expr, Literal, Op, keys};
+use spanloom_model::{Cond, Expr, Literal, Op, is_intrinsic};
 
 /// Texts that all must occur.
 #[derive(Default)]
@@ -33,7 +33,10 @@ impl Terms {
             Expr::And(parts) | Expr::Or(parts) => parts.iter().any(Self::needs_attributes),
             Expr::Not(part) => Self::needs_attributes(part),
             Expr::Is(cond) => {
-                matches!(cond, Cond::Attr { .. } | Cond::HasAttr { .. } | Cond::EventName(_))
+                matches!(
+                    cond,
+                    Cond::Attr { .. } | Cond::HasAttr { .. } | Cond::EventName(_) | Cond::FullText(_)
+                )
             }
         }
     }
@@ -51,9 +54,9 @@ fn one(cond: &Cond, out: &mut Vec<String>) {
     match cond {
         // Without regard to case nothing is known about the bytes.
         Cond::Service { name, fold } | Cond::Name { name, fold } if !fold => out.push(name.clone()),
-        Cond::Attr { scope, key, op, value } => {
+        Cond::Attr { key, op, value, .. } => {
             // Some keys are fields of the model and stand in no text.
-            if !is_field(key) {
+            if !is_intrinsic(key) {
                 out.push(key.clone());
             }
             if let (Op::Eq, Literal::Typed(text) | Literal::Str(text)) = (op, value)
@@ -61,20 +64,11 @@ fn one(cond: &Cond, out: &mut Vec<String>) {
             {
                 out.push(text.clone());
             }
-            let _ = scope;
         }
-        Cond::HasAttr { scope, key } => {
-            if !(key == keys::ERROR && *scope == AttrScope::Any) {
-                out.push(key.clone());
-            }
-        }
+        Cond::HasAttr { key, .. } if !is_intrinsic(key) => out.push(key.clone()),
         Cond::EventName(name) => out.push(name.clone()),
         _ => {}
     }
-}
-
-fn is_field(key: &str) -> bool {
-    matches!(key, keys::RESOURCE_NAME | keys::SPAN_TYPE | keys::ERROR | "scope.name" | "scope.version")
 }
 
 fn is_number_or_truth(text: &str) -> bool {
@@ -84,6 +78,7 @@ fn is_number_or_truth(text: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use spanloom_model::AttrScope;
 
     fn tag(key: &str, value: &str) -> Expr {
         Expr::Is(Cond::Attr {

@@ -65,6 +65,9 @@ fn what_is_sent_again_is_stored_and_counted_once() {
     f.put(&body);
     assert_eq!(spans_of(f.store(), 1), [1, 2]);
     assert_eq!(f.store().search(&search(vec![])).unwrap()[0].spans, 2);
+    f.store().flush().unwrap();
+    f.store().compact_now(true).unwrap();
+    assert_eq!(f.store().stats().spans, 2);
 }
 
 #[test]

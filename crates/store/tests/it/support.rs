@@ -208,17 +208,8 @@ pub fn service(name: &str) -> Expr {
     Expr::Is(Cond::Service { name: name.into(), fold: false })
 }
 
-pub fn tag(key: &str, value: &str) -> Expr {
-    Expr::Is(Cond::Attr {
-        scope: AttrScope::Any,
-        key: key.into(),
-        op: Op::Eq,
-        value: Literal::Typed(value.into()),
-    })
-}
-
 pub fn search(each: Vec<Expr>) -> Search {
-    Search { each, limit: 100, ..Search::default() }
+    Search { each, limit: 1000, ..Search::default() }
 }
 
 /// Ids of the traces found, in order.
