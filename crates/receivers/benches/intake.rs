@@ -4,7 +4,7 @@
 //! that the load generator is not counted.
 //!
 //! `cargo bench -p spanloom-receivers --bench intake`; `INTAKE_SPANS` (default
-//! 2,000,000) spans per body, `INTAKE_RATE` spans a second (default 0: as fast
+//! 2,000,000) spans for each body, `INTAKE_RATE` spans a second (default 0: as fast
 //! as it goes).
 #![allow(clippy::print_stdout, clippy::unwrap_used, missing_docs)]
 
@@ -86,8 +86,9 @@ fn client() {
         };
         let mut streams: Vec<TcpStream> =
             (0..4).map(|_| TcpStream::connect(("127.0.0.1", port)).unwrap()).collect();
-        post(&mut streams[0], &request);
+        // Before the first request: what the server takes by itself.
         let idle = memory(&server, "VmRSS");
+        post(&mut streams[0], &request);
         let before = cpu(&server);
         let start = Instant::now();
         let requests = spans / each;

@@ -83,20 +83,41 @@ impl Phases {
     }
 }
 
-/// A stream whose reads fail when the deadline has passed.
+/// A stream whose reads fail when the deadline has passed, and whose writes
+/// fail when the peer has taken nothing for the idle time-out (the Agent waits
+/// for ever; a peer that never reads would hold its place for ever).
 pub(crate) struct Guarded<S> {
     io: S,
     phases: Arc<Phases>,
     timer: Option<Pin<Box<Sleep>>>,
+    stalled: Option<Pin<Box<Sleep>>>,
 }
 
 impl<S> Guarded<S> {
     pub(crate) fn new(io: S, phases: Arc<Phases>) -> Self {
-        Self { io, phases, timer: None }
+        Self { io, phases, timer: None, stalled: None }
     }
 
     pub(crate) fn into_inner(self) -> S {
         self.io
+    }
+
+    /// Bounds how long a write makes no progress.
+    fn written(
+        &mut self,
+        cx: &mut Context<'_>,
+        result: Poll<std::io::Result<usize>>,
+    ) -> Poll<std::io::Result<usize>> {
+        if result.is_ready() {
+            self.stalled = None;
+            return result;
+        }
+        let wait = self.phases.idle_timeout;
+        let timer = self.stalled.get_or_insert_with(|| Box::pin(tokio::time::sleep(wait)));
+        timer.as_mut().poll(cx).map(|()| {
+            self.phases.timed_out.store(true, Relaxed);
+            Err(std::io::ErrorKind::TimedOut.into())
+        })
     }
 }
 
@@ -132,7 +153,9 @@ impl<S: AsyncRead + Unpin> AsyncRead for Guarded<S> {
 
 impl<S: AsyncWrite + Unpin> AsyncWrite for Guarded<S> {
     fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<std::io::Result<usize>> {
-        Pin::new(&mut self.get_mut().io).poll_write(cx, buf)
+        let this = self.get_mut();
+        let result = Pin::new(&mut this.io).poll_write(cx, buf);
+        this.written(cx, result)
     }
     fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<std::io::Result<()>> {
         Pin::new(&mut self.get_mut().io).poll_flush(cx)
@@ -145,7 +168,9 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Guarded<S> {
         cx: &mut Context<'_>,
         bufs: &[std::io::IoSlice<'_>],
     ) -> Poll<std::io::Result<usize>> {
-        Pin::new(&mut self.get_mut().io).poll_write_vectored(cx, bufs)
+        let this = self.get_mut();
+        let result = Pin::new(&mut this.io).poll_write_vectored(cx, bufs);
+        this.written(cx, result)
     }
     fn is_write_vectored(&self) -> bool {
         self.io.is_write_vectored()

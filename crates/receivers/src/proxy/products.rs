@@ -278,7 +278,7 @@ fn debugger(
     set(&mut headers, "dd-request-id", &uuid4());
     set(&mut headers, "dd-evp-origin", "agent-debugger");
     intake(config, request, &headers, url, key, additional, host, track, &query)
-        .ok_or_else(|| Refusal::Off("Debugger Proxy is OFF: invalid intake URL"))
+        .ok_or(Refusal::Off("Debugger Proxy is OFF: invalid intake URL"))
 }
 
 fn symdb(config: &ProxyConfig, request: &Request, origin: &Origin) -> Result<Plan, Refusal> {
@@ -289,7 +289,7 @@ fn symdb(config: &ProxyConfig, request: &Request, origin: &Origin) -> Result<Pla
     set(&mut headers, "x-datadog-additional-tags", &debugger_tags(config, request, origin, ""));
     let query = request.head.uri.query().unwrap_or_default();
     intake(config, request, &headers, url, key, additional, "debugger-intake", "debugger", query)
-        .ok_or_else(|| Refusal::Off("SymDB Proxy is OFF: invalid intake URL"))
+        .ok_or(Refusal::Off("SymDB Proxy is OFF: invalid intake URL"))
 }
 
 #[allow(clippy::too_many_arguments)] // the two debugger products differ in all of them

@@ -228,3 +228,8 @@ async fn our_own_cases_are_answered_as_the_reference_answers() {
 async fn captured_requests_are_answered_as_the_reference_answers() {
     compare("captured", &[]).await;
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn random_payloads_are_answered_as_the_reference_answers() {
+    compare("random", &[]).await;
+}

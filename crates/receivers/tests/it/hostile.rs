@@ -106,3 +106,18 @@ async fn nonsense_on_the_wire_harms_nobody() {
     assert_eq!(r.post("/v0.4/traces", &[MSGPACK], b"\x90").await.status, 200);
     r.finish().await;
 }
+
+#[tokio::test]
+async fn a_client_that_never_reads_is_ended() {
+    let r = start_with(impatient()).await;
+    let mut stream = r.unix().await;
+    let many = b"GET /info HTTP/1.1\r\nHost: x\r\n\r\n".repeat(1000);
+    // Answers fill the buffers, then the server stops reading, then it ends
+    // the connection, and only then does writing fail.
+    while stream.write_all(&many).await.is_ok() {}
+    while r.connections.timed_out.load(Ordering::Relaxed) == 0 {
+        tokio::task::yield_now().await;
+    }
+    drop(stream);
+    r.finish().await;
+}
