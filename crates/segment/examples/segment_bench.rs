@@ -4,6 +4,10 @@
 //! cargo run --release -p spanloom-segment --example segment_bench -- [thousand spans] [directory]
 //! ```
 //!
+//! With `real` instead of a number, the recorded bodies of the fixtures are
+//! replayed instead, with fresh ids and times, and only sizes and build and
+//! merge times are printed.
+//!
 //! Spans are like those of the store's design measurements: traces of 2 to 18
 //! spans, 40 services with 100 operations each, 8 to 10 attributes of which
 //! two (a URL and a user id) hardly repeat. Four segments of a quarter each
@@ -11,8 +15,9 @@
 //! the machine hardly matters.
 #![allow(clippy::unwrap_used, clippy::print_stdout, clippy::panic)] // a measuring program
 
+use spanloom_codec::datadog::{Encoding, RequestMeta, decode_traces};
 use spanloom_model::{
-    Attr, AttrScope, Batch, Chunk, Cond, Expr, Literal, Op, Range32, Resource, Search, Span, SpanId, SpanKind,
+    Attr, AttrScope, Batch, Chunk, Cond, Expr, Intake, Literal, Op, Protocol, Range32, Resource, Search, Span, SpanId, SpanKind,
     Status, TimeRange, TraceId, Value,
 };
 use spanloom_segment::{Cache, Segment, WriteOptions, merge, write_segment};
@@ -153,12 +158,127 @@ fn files(dir: &Path, spans: u64) {
     }
 }
 
+/// Bodies of Datadog traces below a folder of the fixtures.
+fn bodies(folder: &Path, out: &mut Vec<Batch>) {
+    let mut entries: Vec<_> = std::fs::read_dir(folder).unwrap().map(|e| e.unwrap().path()).collect();
+    entries.sort();
+    for path in entries {
+        if path.is_dir() {
+            bodies(&path, out);
+            continue;
+        }
+        let name = path.file_name().unwrap().to_str().unwrap();
+        let protocol = match name {
+            n if n.ends_with("v04-traces.bin") || n.starts_with("dd-v04") => Protocol::DatadogV04,
+            n if n.ends_with("v05-traces.bin") || n.starts_with("dd-v05") => Protocol::DatadogV05,
+            _ => continue,
+        };
+        // One huge trace says nothing about ids, which are most of a span.
+        if name.contains("1000sp") {
+            continue;
+        }
+        let body = std::fs::read(&path).unwrap().into();
+        let intake = Intake { protocol, ..Intake::default() };
+        let meta = RequestMeta { lang: "python", tracer_version: "4.16.0", ..RequestMeta::default() };
+        if let Ok(batch) = decode_traces(protocol, Encoding::Msgpack, body, intake, &meta) {
+            out.push(batch);
+        }
+    }
+}
+
+/// The same spans as if they had happened again at another time.
+fn again(from: &Batch, r: &mut Rng, second: u64) -> Batch {
+    let mut b = from.clone();
+    for c in 0..b.chunks.len() {
+        let mut ids = std::collections::HashMap::new();
+        ids.insert(0, 0);
+        let chunk = b.chunks[c];
+        let high = if chunk.trace_id.high() == 0 { 0 } else { (1_795_190_000 + second) << 32 };
+        let trace_id = TraceId::from_halves(high, r.next());
+        b.chunks[c].trace_id = trace_id;
+        let first = chunk.spans.usize().map(|i| b.spans[i].start).min().unwrap_or(0);
+        let begin = BASE + (second * 1_000_000_000 + r.below(1_000_000_000)) as i64;
+        for i in chunk.spans.usize() {
+            let span = b.spans[i];
+            let id = *ids.entry(span.span_id.0).or_insert_with(|| r.next());
+            let parent = *ids.entry(span.parent_id.0).or_insert_with(|| r.next());
+            let to = &mut b.spans[i];
+            to.trace_id = trace_id;
+            to.span_id = SpanId(id);
+            to.parent_id = SpanId(parent);
+            to.start = begin + (span.start - first) + r.below(1 << 12) as i64;
+            to.duration = span.duration + (r.next() % (span.duration.max(8) as u64 / 8)) as i64;
+            if b.get_str(span.attrs, "_dd.p.tid").is_some() {
+                b.set_str(i, "_dd.p.tid", &format!("{high:016x}"));
+            }
+        }
+    }
+    b
+}
+
+fn real(dir: &Path) {
+    let fixtures = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../fixtures");
+    let sets = [
+        ("bench bodies", vec!["bench"]),
+        (
+            "recorded ddtrace and dd-trace",
+            vec!["python-ddtrace-2", "python-ddtrace-3", "python-ddtrace-4", "node-dd-trace"],
+        ),
+    ];
+    for (name, folders) in sets {
+        let mut batches = Vec::new();
+        for f in folders {
+            bodies(&fixtures.join(f), &mut batches);
+        }
+        let per_round: usize = batches.iter().map(|b| b.spans.len()).sum();
+        let chunks: usize = batches.iter().map(|b| b.chunks.len()).sum();
+        let mut r = Rng(2);
+        let (mut segments, mut build, mut spans, mut second) = (Vec::new(), 0.0, 0, 0);
+        for id in 0..4 {
+            let mut input = Vec::new();
+            let mut n = 0;
+            while n < 250_000 {
+                for b in &batches {
+                    n += b.spans.len();
+                    input.push(again(b, &mut r, second));
+                }
+                second += 1;
+            }
+            let refs: Vec<&Batch> = input.iter().collect();
+            let before = cpu();
+            let meta = write_segment(dir, &WriteOptions { id, ..WriteOptions::default() }, &refs).unwrap();
+            build += cpu() - before;
+            spans += meta.spans;
+            segments.push(Segment::open(&dir.join(&meta.name)).unwrap());
+        }
+        let inputs: Vec<&Segment> = segments.iter().collect();
+        let before = cpu();
+        let meta =
+            merge(dir, &inputs, &WriteOptions { id: 1000, ..WriteOptions::default() }, &|_| false).unwrap();
+        println!(
+            "{name}: {spans} spans in traces of {:.1}; build {:.2}, merge {:.2} CPU s per million; {:.1} bytes per span",
+            per_round as f64 / chunks as f64,
+            build / spans as f64 * 1e6,
+            (cpu() - before) / spans as f64 * 1e6,
+            meta.bytes as f64 / meta.spans as f64
+        );
+        let path = dir.join(&meta.name);
+        files(&path, meta.spans);
+        columns(&path, meta.spans);
+    }
+}
+
 fn main() {
-    let thousands: u64 = std::env::args().nth(1).map_or(1000, |a| a.parse().unwrap());
+    let replay = std::env::args().nth(1).is_some_and(|a| a == "real");
+    let thousands: u64 =
+        if replay { 0 } else { std::env::args().nth(1).map_or(1000, |a| a.parse().unwrap()) };
     let dir = std::env::args().nth(2).unwrap_or_else(|| std::env::temp_dir().join("segment_bench").display().to_string());
     let dir = Path::new(&dir);
     let _ = std::fs::remove_dir_all(dir);
     std::fs::create_dir_all(dir).unwrap();
+    if replay {
+        return real(dir);
+    }
     let mut r = Rng(1);
     let mut segments = Vec::new();
     let (mut spans, mut build, mut bytes) = (0, 0.0, 0);
