@@ -17,8 +17,8 @@
 
 use spanloom_codec::datadog::{Encoding, RequestMeta, decode_traces};
 use spanloom_model::{
-    Attr, AttrScope, Batch, Chunk, Cond, Expr, Intake, Literal, Op, Protocol, Range32, Resource, Search, Span, SpanId, SpanKind,
-    Status, TimeRange, TraceId, Value,
+    Attr, AttrScope, Batch, Chunk, Cond, Expr, Intake, Literal, Op, Protocol, Range32, Resource, Search,
+    Span, SpanId, SpanKind, Status, TimeRange, TraceId, Value,
 };
 use spanloom_segment::{Cache, Segment, WriteOptions, merge, write_segment};
 use std::path::Path;
@@ -59,7 +59,13 @@ fn batch(r: &mut Rng, from: i64, minutes: u64) -> Batch {
         attr(&mut b, "k8s.pod.name", &format!("service-{s:02}-7d4b9c-{}", s * 7919 % 100_003));
         attr(&mut b, "telemetry.sdk.version", "1.30.0");
         let attrs = Range32::new(start, b.attrs.len());
-        b.resources.push(Resource { env, hostname: host, language_name: language, attrs, ..Resource::default() });
+        b.resources.push(Resource {
+            env,
+            hostname: host,
+            language_name: language,
+            attrs,
+            ..Resource::default()
+        });
     }
     while b.spans.len() < 1000 {
         let trace_id = TraceId(u128::from(r.next()) << 64 | u128::from(r.next()));
@@ -272,7 +278,9 @@ fn main() {
     let replay = std::env::args().nth(1).is_some_and(|a| a == "real");
     let thousands: u64 =
         if replay { 0 } else { std::env::args().nth(1).map_or(1000, |a| a.parse().unwrap()) };
-    let dir = std::env::args().nth(2).unwrap_or_else(|| std::env::temp_dir().join("segment_bench").display().to_string());
+    let dir = std::env::args()
+        .nth(2)
+        .unwrap_or_else(|| std::env::temp_dir().join("segment_bench").display().to_string());
     let dir = Path::new(&dir);
     let _ = std::fs::remove_dir_all(dir);
     std::fs::create_dir_all(dir).unwrap();
@@ -368,7 +376,10 @@ fn main() {
         ),
         ("service, 10 s window", Box::new(|r| one(service(r.below(40)), window))),
         ("everything, 10 s window", Box::new(|_| one(Expr::True, window))),
-        ("rare tag", Box::new(|r| one(tag("user.id", &users[r.below(users.len() as u64) as usize]), TimeRange::ALL))),
+        (
+            "rare tag",
+            Box::new(|r| one(tag("user.id", &users[r.below(users.len() as u64) as usize]), TimeRange::ALL)),
+        ),
         ("tag that is not there", Box::new(|_| one(tag("user.id", "user-x"), TimeRange::ALL))),
     ];
     for (name, question) in &questions {

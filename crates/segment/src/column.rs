@@ -19,9 +19,10 @@ const PAGE_BYTES: usize = 12 << 10;
 const PAGE_BLOCKS: usize = 16;
 /// … or anywhere beyond this many raw bytes.
 const PAGE_MAX: usize = 1 << 20;
-/// A dictionary that outgrows one of these is closed; later pages are plain.
+/// A dictionary that outgrows one of these is closed at the next block
+/// boundary; later pages are plain. Codes stay below 2^16 - 1.
 const DICT_BYTES: usize = 1 << 20;
-const DICT_LEN: usize = 1 << 16;
+const DICT_LEN: usize = (1 << 16) - 2 * BLOCK;
 
 /// Bits of a block filter per value, and probes.
 pub(crate) const FILTER_BITS: usize = 8;

@@ -10,7 +10,7 @@ use crate::column::ColumnWriter;
 use crate::error::{Malformed, SegmentError};
 use crate::format;
 use crate::meta::SegmentMeta;
-use crate::page::{NULL, Page};
+use crate::page::{NO_CODE, Page};
 use crate::rows::{Assembler, View, kind_of, status_of};
 use crate::schema::{self as s, Column};
 use crate::segment::Segment;
@@ -133,7 +133,11 @@ impl Cursor {
                 match to.epoch() {
                     None => {
                         for code in codes {
-                            if *code == NULL { to.push_null() } else { to.push(dict.bytes(*code)) }
+                            if *code == NO_CODE {
+                                to.push_null();
+                            } else {
+                                to.push(dict.bytes(u32::from(*code)));
+                            }
                         }
                     }
                     Some(epoch) => {
@@ -143,21 +147,24 @@ impl Cursor {
                             self.epoch = epoch;
                         }
                         for code in codes {
-                            if *code == NULL {
+                            if *code == NO_CODE {
                                 to.push_null();
                                 continue;
                             }
-                            let known = &mut self.remap[*code as usize];
+                            let known = &mut self.remap[usize::from(*code)];
                             if *known == 0 {
-                                *known = to.code_of(dict.bytes(*code)).map_or(0, |c| c + 1);
+                                *known = to.code_of(dict.bytes(u32::from(*code))).map_or(0, |c| c + 1);
                             }
                             to.push_code(*known - 1);
                         }
                     }
                 }
-            } else if !page.ids().is_empty() {
-                for id in &page.ids()[row - page.first_row..stop - page.first_row] {
-                    to.push_id(*id);
+            } else if column == s::TRACE_ID {
+                let mut at = row;
+                while let Some((i, id)) = page.id_at(at).filter(|_| at < stop) {
+                    let end = (page.first_row + page.ids().1[i] as usize).min(stop);
+                    (at..end).for_each(|_| to.push_id(id));
+                    at = end;
                 }
             } else {
                 for row in row..stop {
@@ -214,20 +221,21 @@ impl<'s> Source<'s> {
                 continue;
             }
             let page = self.ids.page(self.segment, s::TRACE_ID, self.group, self.row)?;
-            let ids = &page.ids()[self.row - page.first_row..];
-            let Some(first) = ids.first() else { break };
+            let Some((i, first)) = page.id_at(self.row) else { break };
             match self.id {
-                None if last.is_some_and(|l| l >= *first) => {
+                None if last.is_some_and(|l| l >= first) => {
                     return Err(self.segment.damaged(format::SPANS, Malformed("rows are not sorted")));
                 }
-                None => self.id = Some(*first),
-                Some(id) if id != *first => break,
+                None => self.id = Some(first),
+                Some(id) if id != first => break,
                 Some(_) => {}
             }
-            let n = ids.iter().position(|i| i != first).unwrap_or(ids.len());
+            let end = page.first_row + page.ids().1[i] as usize;
+            let whole = end < page.first_row + page.rows;
+            let n = end - self.row;
             self.extents.push((self.group, self.row..self.row + n));
             self.row += n;
-            if n < ids.len() {
+            if whole {
                 break;
             }
         }
@@ -398,9 +406,7 @@ impl Merger<'_> {
                     Some(p) => (p.row, p.id),
                     None => (word(s::PARENT_ROW).unwrap_or(0), word(s::PARENT_ID).map(|p| p as u64)),
                 };
-                let id = pages[s::TRACE_ID]
-                    .and_then(|p| p.ids().get(row - p.first_row).copied())
-                    .unwrap_or_default();
+                let id = pages[s::TRACE_ID].and_then(|p| p.id_at(row)).unwrap_or_default().1;
                 let span = word(s::SPAN_ID).unwrap_or(0) as u64;
                 let status = status_of(text(s::STATUS));
                 let facts = RowFacts {

@@ -9,7 +9,9 @@ use std::cell::RefCell;
 use std::sync::Arc;
 
 /// Stands for a missing value among codes and value numbers.
-pub(crate) const NULL: u32 = u32::MAX;
+const NULL: u32 = u32::MAX;
+/// The same among codes; dictionaries stay smaller.
+pub(crate) const NO_CODE: u16 = u16::MAX;
 
 thread_local! {
     static UNZSTD: RefCell<Option<zstd::bulk::Decompressor<'static>>> = const { RefCell::new(None) };
@@ -78,10 +80,14 @@ impl Dict {
 
 #[derive(Debug)]
 enum Values {
-    Codes(Vec<u32>, Arc<Dict>),
-    Texts { data: Vec<u8>, ends: Vec<u32> },
+    Codes(Vec<u16>, Arc<Dict>),
+    Texts {
+        data: Vec<u8>,
+        ends: Vec<u32>,
+    },
     Words(Vec<i64>),
-    Ids(Vec<u128>),
+    /// Distinct ids, and one past the last row of each.
+    Ids(Vec<u128>, Vec<u32>),
 }
 
 /// A decoded page.
@@ -124,12 +130,16 @@ impl Page {
                 let width = r.u8()?;
                 let mut codes = Vec::new();
                 read_hybrid(&mut r, width, n, &mut codes)?;
-                if codes.iter().any(|c| *c as usize >= dict.len()) {
+                if codes.iter().any(|c| *c as usize >= dict.len().min(usize::from(NO_CODE))) {
                     return Err(Malformed("a code is not in its dictionary"));
                 }
-                if let Some(numbers) = numbers.take() {
-                    codes = numbers.iter().map(|i| codes.get(*i as usize).copied().unwrap_or(NULL)).collect();
-                }
+                let codes = match numbers.take() {
+                    None => codes.into_iter().map(|c| c as u16).collect(),
+                    Some(numbers) => numbers
+                        .iter()
+                        .map(|i| codes.get(*i as usize).map_or(NO_CODE, |c| *c as u16))
+                        .collect(),
+                };
                 Values::Codes(codes, dict)
             }
             (enc::TEXTS, _, Shape::Texts) => {
@@ -143,7 +153,19 @@ impl Page {
                 Values::Texts { data, ends }
             }
             (enc::WORDS, _, Shape::Words | Shape::Noise) => Values::Words(read_split(&mut r, n)?),
-            (enc::IDS, _, Shape::Ids) => Values::Ids(read_ids(&mut r, n)?),
+            (enc::IDS, _, Shape::Ids) => {
+                let all = read_ids(&mut r, n)?;
+                let mut ends = Vec::new();
+                let mut ids = Vec::new();
+                for same in all.chunk_by(|a, b| a == b) {
+                    ids.extend(same.first());
+                    ends.push(ends.last().copied().unwrap_or(0) + same.len() as u32);
+                }
+                if !ids.is_sorted() {
+                    return Err(Malformed("trace ids are not sorted"));
+                }
+                Values::Ids(ids, ends)
+            }
             _ => return Err(Malformed("a page has an unknown encoding")),
         };
         Ok(Self { first_row: place.first_row, rows: place.rows, values, numbers })
@@ -151,10 +173,10 @@ impl Page {
 
     pub fn size(&self) -> usize {
         let values = match &self.values {
-            Values::Codes(c, _) => c.len() * 4,
+            Values::Codes(c, _) => c.len() * 2,
             Values::Texts { data, ends } => data.len() + ends.len() * 4,
             Values::Words(w) => w.len() * 8,
-            Values::Ids(i) => i.len() * 16,
+            Values::Ids(i, _) => i.len() * 20,
         };
         values + self.numbers.as_ref().map_or(0, |n| n.len() * 4)
     }
@@ -175,7 +197,7 @@ impl Page {
     }
 
     /// Code of each row and the dictionary, if the page has them.
-    pub fn codes(&self) -> Option<(&[u32], &Arc<Dict>)> {
+    pub fn codes(&self) -> Option<(&[u16], &Arc<Dict>)> {
         match &self.values {
             Values::Codes(c, d) => Some((c, d)),
             _ => None,
@@ -188,7 +210,7 @@ impl Page {
         match &self.values {
             Values::Codes(codes, dict) => {
                 let code = *codes.get(row.wrapping_sub(self.first_row))?;
-                (code != NULL).then(|| dict.bytes(code))
+                (code != NO_CODE).then(|| dict.bytes(u32::from(code)))
             }
             Values::Texts { data, ends } => {
                 let i = self.number(row)?;
@@ -197,7 +219,7 @@ impl Page {
                 data.get(start..end)
             }
             // Words of plain pages are asked for by `word`.
-            Values::Words(_) | Values::Ids(_) => None,
+            Values::Words(_) | Values::Ids(..) => None,
         }
     }
 
@@ -214,11 +236,20 @@ impl Page {
         }
     }
 
-    /// Ids of all rows; empty in other columns.
-    pub fn ids(&self) -> &[u128] {
+    /// Distinct trace ids in order, and one past the last row (within the
+    /// page) of each; empty in other columns.
+    pub fn ids(&self) -> (&[u128], &[u32]) {
         match &self.values {
-            Values::Ids(i) => i,
-            _ => &[],
+            Values::Ids(ids, ends) => (ids, ends),
+            _ => (&[], &[]),
         }
+    }
+
+    /// Position among the distinct ids of the one that a row has.
+    pub fn id_at(&self, row: usize) -> Option<(usize, u128)> {
+        let (ids, ends) = self.ids();
+        let row = row.checked_sub(self.first_row)?;
+        let i = ends.partition_point(|e| *e as usize <= row);
+        Some((i, *ids.get(i)?))
     }
 }

@@ -3,7 +3,7 @@
 use crate::error::{Decoded, Malformed, SegmentError};
 use crate::format;
 use crate::json::{Parser, Slot, Type};
-use crate::page::{NULL, Page};
+use crate::page::{NO_CODE, Page};
 use crate::schema::{self as s};
 use crate::segment::{Rows, Segment};
 use spanloom_model::{
@@ -82,12 +82,12 @@ impl<'s> View<'s> {
 
 /// Identity of a value: the dictionary's address and the code, so that equal
 /// codes are parsed once.
-type CodeKey = (usize, u32);
+type CodeKey = (usize, u16);
 
 fn code_key(page: &Page, row: usize) -> Option<CodeKey> {
     let (codes, dict) = page.codes()?;
     let code = *codes.get(row - page.first_row)?;
-    (code != NULL).then_some((Arc::as_ptr(dict) as usize, code))
+    (code != NO_CODE).then_some((Arc::as_ptr(dict) as usize, code))
 }
 
 /// Attributes of a set, and which of them have their value elsewhere.

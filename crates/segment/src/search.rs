@@ -11,7 +11,7 @@ use crate::encoding::stable_hash;
 use crate::error::{Malformed, SegmentError};
 use crate::format;
 use crate::json::{Parser, Slot, Type};
-use crate::page::NULL;
+use crate::page::NO_CODE;
 use crate::rows::{Assembler, View, kind_of, read_events, read_links, read_process, read_scope, status_of};
 use crate::schema::{self as s};
 use crate::segment::{Group, Segment};
@@ -74,6 +74,9 @@ impl Segment {
                     }
                 }
                 for block in block_list(&blocks) {
+                    let zone = run.dir.zones[block];
+                    let inside =
+                        search.window.contains(zone.min_start) && search.window.contains(zone.max_start);
                     let rows = block * BLOCK..((block + 1) * BLOCK).min(run.dir.rows);
                     if rows.is_empty() {
                         continue;
@@ -84,7 +87,7 @@ impl Segment {
                         if v == NO {
                             continue;
                         }
-                        if windowed {
+                        if windowed && !inside {
                             let start = run.view.word(s::START, row)?.unwrap_or(0);
                             if !search.window.contains(start) {
                                 continue;
@@ -141,7 +144,7 @@ impl<'s> Run<'s> {
 
     fn id(&mut self, row: usize) -> Result<u128, SegmentError> {
         let page = self.view.page(s::TRACE_ID, row)?;
-        let id = page.ids().get(row - page.first_row).copied();
+        let id = page.id_at(row).map(|(_, id)| id);
         id.ok_or_else(|| self.segment.damaged(format::SPANS, Malformed("a row is missing")))
     }
 
@@ -207,6 +210,17 @@ impl<'s> Run<'s> {
 
     /// Judges one value of a column.
     fn judge(&self, expr: &Expr, column: usize, value: &[u8]) -> Result<u8, SegmentError> {
+        // The frequent cases without a stand-in span.
+        match (expr, column) {
+            (Expr::Is(Cond::Service { name, fold: false }), s::SERVICE)
+            | (Expr::Is(Cond::Name { name, fold: false }), s::NAME) => {
+                return Ok(verdict(value == name.as_bytes()));
+            }
+            (Expr::Is(Cond::Name { name, fold: false }), s::RESOURCE) => {
+                return Ok(verdict(!value.is_empty() && value == name.as_bytes()));
+            }
+            _ => {}
+        }
         let mut b = Batch::default();
         let mut span = Span::default();
         let bad = |e| self.segment.damaged(format::SPANS, e);
@@ -549,8 +563,8 @@ impl<'s> Run<'s> {
             if let Some((codes, _)) = page.codes() {
                 let codes = &codes[row - page.first_row..end - page.first_row];
                 for (v, code) in to.iter_mut().zip(codes) {
-                    if *code != NULL {
-                        *v = (*v).max(verdicts.get(*code as usize).copied().unwrap_or(MAYBE));
+                    if *code != NO_CODE {
+                        *v = (*v).max(verdicts.get(usize::from(*code)).copied().unwrap_or(MAYBE));
                     }
                 }
             } else {

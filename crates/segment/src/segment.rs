@@ -419,19 +419,13 @@ impl Segment {
                 break;
             }
             let page = self.id_page(&fences, at)?;
-            let ids = page.ids();
-            let start = ids.partition_point(|i| *i < id.0);
-            let end = ids.partition_point(|i| *i <= id.0);
-            if start == end {
-                continue;
-            }
-            let rows = (f.group, page.first_row + start..page.first_row + end);
+            let (ids, ends) = page.ids();
+            let Ok(i) = ids.binary_search(&id.0) else { continue };
+            let start = if i == 0 { 0 } else { ends[i - 1] as usize };
+            let rows = (f.group, page.first_row + start..page.first_row + ends[i] as usize);
             match &mut found {
                 Some(found) => found.rows.push(rows),
-                None => {
-                    let before = ids[..start].chunk_by(|a, b| a == b).count();
-                    found = Some(Found { ordinal: f.ordinal + before as u32, rows: vec![rows] });
-                }
+                None => found = Some(Found { ordinal: f.ordinal + i as u32, rows: vec![rows] }),
             }
         }
         Ok(found)
@@ -444,10 +438,8 @@ impl Segment {
         let damaged = || self.damaged(format::INDEX, Malformed("a row lies outside all pages"));
         let f = fences.get(at).ok_or_else(damaged)?;
         let page = self.id_page(&fences, at)?;
-        let ids = page.ids();
-        let i = row.checked_sub(page.first_row).filter(|i| *i < ids.len()).ok_or_else(damaged)?;
-        let before = ids[..i + 1].chunk_by(|a, b| a == b).count() - 1;
-        Ok((f.ordinal + before as u32, ids[i]))
+        let (i, id) = page.id_at(row).ok_or_else(damaged)?;
+        Ok((f.ordinal + i as u32, id))
     }
 
     /// Earliest start of a trace by its number.
