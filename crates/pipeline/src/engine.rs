@@ -28,13 +28,14 @@ pub struct Config {
     pub queue: usize,
     /// How long a submission may wait for a place in the queue.
     pub queue_wait: Duration,
-    /// How long a submission may wait for its acknowledgements.
+    /// How long a submission may take in all, from the queue to its last
+    /// acknowledgement.
     pub ack_wait: Duration,
 }
 
 impl Default for Config {
-    /// 64 MiB; a worker per core; 1,024 batches; waits that together stay
-    /// below the 2 s after which the most impatient tracers send again.
+    /// 64 MiB; a worker per core; 1,024 batches; waits below the 2 s after
+    /// which the most impatient tracers send again.
     fn default() -> Self {
         Self {
             budget: 64 << 20,
@@ -350,6 +351,7 @@ impl Inlet {
     /// # Errors
     /// [`Refused`]; the spans are in the ledger under the reason.
     pub async fn submit(&self, batch: Batch, mut permit: Permit) -> Result<Accepted, Refused> {
+        let by = tokio::time::Instant::now() + self.shared.config.ack_wait;
         permit.resize(batch.size() as u64);
         let mut account = self.shared.ledger.open(&batch);
         // Until it is in the queue nothing has been promised.
@@ -367,7 +369,7 @@ impl Inlet {
                 return Err(Refused::Closing);
             }
         }
-        match tokio::time::timeout(self.shared.config.ack_wait, answered).await {
+        match tokio::time::timeout_at(by, answered).await {
             Ok(Ok(answer)) => answer,
             Ok(Err(_)) => Err(Refused::Failed),
             Err(_) => Err(Refused::Timeout),

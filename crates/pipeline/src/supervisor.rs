@@ -143,7 +143,7 @@ mod tests {
     async fn a_task_that_does_not_end_is_ended_and_named() {
         let stop = Stop::default();
         let mut supervisor = Supervisor::new(stop.watch());
-        supervisor.start("stubborn", || std::future::pending());
+        supervisor.start("stubborn", std::future::pending);
         stop.request();
         assert_eq!(supervisor.join(Duration::from_millis(5)).await, ["stubborn"]);
     }
