@@ -20,6 +20,7 @@ use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, RwLock};
+use std::time::{Duration, Instant};
 
 /// Kind of a frame that holds a batch.
 pub(crate) const FRAME_BATCH: u8 = 1;
@@ -232,6 +233,25 @@ pub(crate) fn write_error(error: JournalError) -> StoreError {
     }
 }
 
+/// How long a start waits for the directory. A killed process is gone only
+/// when the system has taken it down, and its children hold what it held until
+/// they run another program.
+const HOLD_PATIENCE: Duration = Duration::from_secs(1);
+
+fn take_hold(held: &File, dir: &Path, lock_path: &Path) -> Result<(), OpenError> {
+    let since = Instant::now();
+    loop {
+        match held.try_lock() {
+            Ok(()) => return Ok(()),
+            Err(std::fs::TryLockError::WouldBlock) if since.elapsed() < HOLD_PATIENCE => {
+                std::thread::sleep(Duration::from_millis(10));
+            }
+            Err(std::fs::TryLockError::WouldBlock) => return Err(OpenError::InUse(dir.into())),
+            Err(std::fs::TryLockError::Error(e)) => return Err(OpenError::io("lock", lock_path)(e)),
+        }
+    }
+}
+
 impl Store {
     /// Opens or creates a store. What a crash or damage has cost is in the
     /// report; only a directory that cannot be used at all, is used by another
@@ -240,11 +260,7 @@ impl Store {
         fs::create_dir_all(dir).map_err(OpenError::io("create", dir))?;
         let lock_path = dir.join("LOCK");
         let held = File::create(&lock_path).map_err(OpenError::io("create", &lock_path))?;
-        match held.try_lock() {
-            Ok(()) => {}
-            Err(std::fs::TryLockError::WouldBlock) => return Err(OpenError::InUse(dir.into())),
-            Err(std::fs::TryLockError::Error(e)) => return Err(OpenError::io("lock", lock_path)(e)),
-        }
+        take_hold(&held, dir, &lock_path)?;
         let mut report = RecoveryReport::default();
         let (mut manifest, found) = Manifest::open(dir)?;
         if let Some(why) = &found.damage {
@@ -360,7 +376,7 @@ impl Replay {
         let log = spanloom_journal::Config {
             policy: config.ack,
             sync_after: match config.ack {
-                SyncPolicy::Always => config.sync_after.min(std::time::Duration::from_millis(50)),
+                SyncPolicy::Always => config.sync_after.min(Duration::from_millis(50)),
                 SyncPolicy::Interval => config.sync_after,
             },
             roll_bytes: config.flush_bytes.max(1 << 20).saturating_mul(2),

@@ -3,9 +3,11 @@
 
 mod basics;
 mod contract;
+mod crash;
 mod ids;
 mod oracle;
 #[path = "../../../journal/tests/it/sample.rs"]
 mod sample;
 mod support;
 mod upkeep;
+mod versions;
