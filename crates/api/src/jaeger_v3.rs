@@ -11,6 +11,7 @@ use spanloom_codec::otlp::{JsonStyle, encode_json_with};
 use spanloom_model::{Batch, TraceSummary};
 use spanloom_query::jaeger::{either, v3_hint, v3_search};
 use spanloom_query::{Params, parse_trace_id};
+use std::collections::BTreeSet;
 
 pub(crate) async fn answer(api: &Api, call: &Call<'_>) -> Reply {
     match route(api, call).await {
@@ -40,15 +41,12 @@ async fn operations(api: &Api, call: &Call<'_>) -> Result<Reply, Problem> {
     let service = call.params.get("service").unwrap_or_default().to_owned();
     let kind = either(&call.params, "spanKind", "span_kind").map(|v| v.1.to_owned());
     let found = api.ask(move |store, _| of_kind(store, &service, kind.as_deref())).await?;
-    let mut list: Vec<Json> = Vec::with_capacity(found.len());
-    for o in found {
-        let kind = if o.kind.name().is_empty() { "internal" } else { o.kind.name() };
-        let operation = json!({"name": o.name, "spanKind": kind});
-        // Without kind and internal are the same here.
-        if !list.contains(&operation) {
-            list.push(operation);
-        }
-    }
+    // Without kind and internal are the same here.
+    let shown: BTreeSet<(String, &str)> = found
+        .into_iter()
+        .map(|o| (o.name, if o.kind.name().is_empty() { "internal" } else { o.kind.name() }))
+        .collect();
+    let list: Vec<Json> = shown.iter().map(|(name, kind)| json!({"name": name, "spanKind": kind})).collect();
     Ok(Reply::json(json!({"operations": list}).to_string()))
 }
 

@@ -50,6 +50,8 @@ pub enum Cond {
         /// At most.
         max: i64,
     },
+    /// Has all of these bits of [`Span::flags`].
+    Flags(u64),
     /// Has no parent.
     Root,
     /// An attribute compares so. Absent attributes compare as false, also for `Ne`.
@@ -175,6 +177,7 @@ impl Cond {
             Self::Duration { min, max } => {
                 span.flags & flags::NO_DURATION == 0 && (*min..=*max).contains(&span.duration)
             }
+            Self::Flags(bits) => span.flags & bits == *bits,
             Self::Root => span.parent_id.is_zero(),
             Self::Attr { scope, key, op, value } => {
                 attr_ranges(batch, span, resource, *scope, |attrs| {

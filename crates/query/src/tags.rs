@@ -1,7 +1,7 @@
 //! A tag as users write it, `key=value`, becomes a condition. Some keys are
 //! shown as tags by one API or another while the model has a field for them.
 
-use spanloom_model::{AttrScope, Cond, Expr, Literal, Op, SpanKind, Status, keys};
+use spanloom_model::{AttrScope, Cond, Expr, Literal, Op, SpanKind, Status, flags, keys};
 
 /// The attribute, wherever `scope` says, is this text or prints so.
 pub(crate) fn attr(scope: AttrScope, key: &str, value: &str) -> Expr {
@@ -24,8 +24,8 @@ pub fn jaeger(key: &str, value: &str) -> Expr {
     let plain = attr(AttrScope::Any, key, value);
     let special = match key {
         keys::ERROR => match value {
-            "true" => return Expr::Is(Cond::Error(true)),
-            "false" => return Expr::Is(Cond::Error(false)),
+            "true" => return said_to_have_failed(),
+            "false" => return Expr::Not(Box::new(said_to_have_failed())),
             _ => None,
         },
         keys::SPAN_KIND => match SpanKind::from_name(value) {
@@ -43,6 +43,19 @@ pub fn jaeger(key: &str, value: &str) -> Expr {
         Some(special) => Expr::Or(vec![plain, special]),
         None => plain,
     }
+}
+
+/// Spans that failed. Jaeger's clients search for what they said: a Jaeger span
+/// whose failure is only read off its HTTP status is shown as failed but is not
+/// found by the tag.
+fn said_to_have_failed() -> Expr {
+    let not = |e: Expr| Expr::Not(Box::new(e));
+    let only_read_off = Expr::And(vec![
+        Expr::Is(Cond::Flags(flags::FROM_JAEGER)),
+        not(attr(AttrScope::Span, keys::ERROR, "true")),
+        not(attr(AttrScope::Span, keys::STATUS_CODE, "ERROR")),
+    ]);
+    Expr::And(vec![Expr::Is(Cond::Error(true)), not(only_read_off)])
 }
 
 /// Spans of a role. A Datadog span that names none is shown in the role that

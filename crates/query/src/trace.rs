@@ -1,7 +1,7 @@
 //! A trace put together: who called whom, what is missing, where the time went.
 
 use spanloom_model::{Batch, SpanId, SpanKind, flags};
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 /// A span in the tree. Positions are those of [`Batch::spans`].
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -59,37 +59,43 @@ impl Tree {
     }
 
     fn link(&mut self, trace: &Batch) {
-        let mut by_id: HashMap<SpanId, Vec<usize>> = HashMap::with_capacity(trace.spans.len());
+        // The first span of each id in every role that matters: looked up, not
+        // searched, as a hostile trace may repeat one id for ever.
+        let mut any: HashMap<SpanId, (usize, u32)> = HashMap::with_capacity(trace.spans.len());
+        let mut clients: HashMap<SpanId, usize> = HashMap::new();
+        let mut others: HashMap<SpanId, usize> = HashMap::new();
+        let mut by_service: HashMap<(SpanId, &str), usize> = HashMap::new();
         for (at, span) in trace.spans.iter().enumerate() {
-            by_id.entry(span.span_id).or_default().push(at);
+            let id = span.span_id;
+            any.entry(id).or_insert((at, 0)).1 += 1;
+            let role = if span.kind == SpanKind::Client { &mut clients } else { &mut others };
+            role.entry(id).or_insert(at);
+            by_service.entry((id, trace.str(span.service))).or_insert(at);
         }
-        let client = |at: &&usize| trace.spans[**at].kind == SpanKind::Client;
+        let mut missing = HashSet::new();
         for (at, span) in trace.spans.iter().enumerate() {
-            let halves = by_id.get(&span.span_id).map(Vec::as_slice).unwrap_or_default();
-            let server_half = halves.len() > 1
+            let repeated = any.get(&span.span_id).is_some_and(|(_, n)| *n > 1);
+            let server_half = repeated
                 && (span.flags & flags::SHARED != 0 || span.kind == SpanKind::Server)
                 && span.kind != SpanKind::Client;
-            let parent = match halves.iter().find(client) {
-                Some(half) if server_half => Some(*half),
-                _ => by_id.get(&span.parent_id).and_then(|candidates| {
-                    let own = |c: &&usize| trace.str(trace.spans[**c].service) == trace.str(span.service);
-                    let others = || candidates.iter().filter(|c| **c != at);
-                    others()
-                        .find(own)
-                        .or_else(|| others().find(|c| !client(c)))
-                        .or_else(|| others().next())
-                        .copied()
-                }),
-            };
+            let own_half = clients.get(&span.span_id).copied().filter(|_| server_half);
+            let parent = own_half.or_else(|| {
+                let id = span.parent_id;
+                by_service
+                    .get(&(id, trace.str(span.service)))
+                    .or_else(|| others.get(&id))
+                    .or_else(|| any.get(&id).map(|(at, _)| at))
+                    .copied()
+            });
             match parent.filter(|p| *p != at) {
                 Some(p) => {
                     self.nodes[at].parent = Some(p);
                     self.nodes[p].children.push(at);
                 }
                 None => {
-                    if !span.parent_id.is_zero() && !by_id.contains_key(&span.parent_id) {
+                    if !span.parent_id.is_zero() && !any.contains_key(&span.parent_id) {
                         self.nodes[at].orphan = true;
-                        if !self.missing.contains(&span.parent_id) {
+                        if missing.insert(span.parent_id) {
                             self.missing.push(span.parent_id);
                         }
                     }

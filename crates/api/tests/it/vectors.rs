@@ -7,7 +7,7 @@ use bytes::Bytes;
 use http::Method;
 use serde_json::Value as Json;
 use spanloom_api::Door;
-use spanloom_codec::{otlp, zipkin};
+use spanloom_codec::{jaeger, otlp, zipkin};
 use spanloom_model::draft::{Draft, Tag, batch};
 use spanloom_model::{Batch, Intake, Protocol, SpanId, SpanKind, Status, TraceId, flags};
 use std::path::Path;
@@ -95,8 +95,17 @@ fn from_jaeger(traces: &Json) -> Batch {
     batch(&drafts)
 }
 
+/// Jaeger's JSON over a Jaeger wire.
+fn over_thrift(traces: &Json) -> Vec<Batch> {
+    let intake = Intake { protocol: Protocol::JaegerThriftHttp, ..Intake::default() };
+    jaeger::encode_thrift(&from_jaeger(traces))
+        .into_iter()
+        .map(|body| jaeger::decode_thrift_http(Bytes::from(body), intake).unwrap().batch)
+        .collect()
+}
+
 /// Decodes one request; `None` if it is refused.
-fn decode(request: &Json) -> Option<Batch> {
+fn decode(request: &Json) -> Option<Vec<Batch>> {
     let body = match request["raw"].as_str() {
         Some(raw) => Bytes::copy_from_slice(raw.as_bytes()),
         None => Bytes::from(request["body"].to_string()),
@@ -105,15 +114,16 @@ fn decode(request: &Json) -> Option<Batch> {
         return None;
     }
     let intake = |protocol| Intake { protocol, ..Intake::default() };
-    match request["protocol"].as_str().unwrap() {
+    let batch = match request["protocol"].as_str().unwrap() {
+        "jaeger-json" => return Some(over_thrift(&request["body"])),
         // The collector answers these without decoding.
         "zipkin-v2-json" if body.is_empty() => Some(Batch::default()),
         "zipkin-v2-json" => zipkin::decode_json_v2(body, intake(Protocol::ZipkinJsonV2)).ok(),
         "zipkin-v1-json" => zipkin::decode_json_v1(body, intake(Protocol::ZipkinJsonV1)).ok(),
         "otlp-http-json" => otlp::decode_json(body, intake(Protocol::OtlpJson)).ok().map(|d| d.batch),
-        "jaeger-json" => Some(from_jaeger(&request["body"])),
         other => panic!("protocol {other}"),
-    }
+    };
+    batch.map(|b| vec![b])
 }
 
 #[tokio::test]
@@ -133,9 +143,9 @@ async fn every_vector_of_the_jaeger_and_zipkin_apis_holds() {
         for request in list(&case["ingest"]) {
             let refused = request["expect"]["status"].as_u64().is_some_and(|s| s >= 400);
             match decode(request) {
-                Some(batch) => {
+                Some(batches) => {
                     assert!(!refused, "{name}: {request}");
-                    server.store.insert(&batch);
+                    batches.iter().for_each(|b| server.store.insert(b));
                 }
                 None => assert!(refused, "{name}: {request}"),
             }

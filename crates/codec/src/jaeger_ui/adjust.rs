@@ -8,8 +8,8 @@ use std::collections::{HashMap, HashSet};
 pub(super) struct Ids {
     /// Position of a server half and its new id.
     renamed: Vec<(usize, SpanId)>,
-    /// Shared id → positions of its server halves.
-    halves: HashMap<SpanId, Vec<usize>>,
+    /// Shared id → position of its first server half.
+    halves: HashMap<SpanId, usize>,
 }
 
 impl Ids {
@@ -36,7 +36,7 @@ impl Ids {
                     next += 1;
                 }
                 ids.renamed.push((at, SpanId(next)));
-                ids.halves.entry(row.id).or_default().push(at);
+                ids.halves.entry(row.id).or_insert(at);
             }
         }
         ids
@@ -61,19 +61,23 @@ impl Ids {
                 client_services.insert(row.id, trace.str(row.span.service));
             }
         }
+        // Looked up, not searched: a hostile trace may repeat one id for ever.
+        let mut by_service: HashMap<(SpanId, &str), usize> = HashMap::new();
+        for (at, _) in self.renamed.iter().rev() {
+            by_service.insert((rows[*at].id, trace.str(rows[*at].span.service)), *at);
+        }
         let moves: Vec<(usize, SpanId)> = rows
             .iter()
             .enumerate()
             .filter(|(at, _)| !new_id.contains_key(at))
             .filter_map(|(at, row)| {
-                let halves = self.halves.get(&row.parent)?;
+                let first = self.halves.get(&row.parent)?;
                 let service = trace.str(row.span.service);
-                let own = halves.iter().find(|h| trace.str(rows[**h].span.service) == service);
+                let own = by_service.get(&(row.parent, service));
                 if own.is_none() && client_services.get(&row.parent) == Some(&service) {
                     return None;
                 }
-                let half = own.or_else(|| halves.first())?;
-                Some((at, *new_id.get(half)?))
+                Some((at, *new_id.get(own.unwrap_or(first))?))
             })
             .collect();
         for (at, parent) in moves {

@@ -4,7 +4,7 @@ use super::{attrs_have, datadog, string};
 use crate::view;
 use base64::Engine;
 use serde_json::Value as Json;
-use spanloom_model::{Attr, Batch, Chunk, Range32, Resource, Span, Status, Value, keys};
+use spanloom_model::{Batch, Chunk, Range32, Resource, Span, Status, Value, keys};
 use std::borrow::Cow;
 use std::net::Ipv4Addr;
 
@@ -119,16 +119,16 @@ impl<'a> Tags<'a> {
 }
 
 /// An attribute's value, addresses repaired.
-fn shown<'a>(trace: &'a Batch, attr: &Attr, raw: bool) -> Shown<'a> {
-    if !raw && ADDRESSES.contains(&trace.str(attr.key)) {
-        match attr.value {
+fn shown<'a>(trace: &'a Batch, key: &str, value: Value, raw: bool) -> Shown<'a> {
+    if !raw && ADDRESSES.contains(&key) {
+        match value {
             Value::Int(v) => return Shown::Str(Ipv4Addr::from_bits(v as u32).to_string().into()),
             // As in Jaeger; a cast from a float saturates.
             Value::Double(v) => return Shown::Str(Ipv4Addr::from_bits(v as u32).to_string().into()),
             _ => {}
         }
     }
-    Shown::new(trace, attr.value)
+    Shown::new(trace, value)
 }
 
 /// Tags of a span: scope, attributes, then what the model holds as fields.
@@ -162,12 +162,11 @@ pub(super) fn of_span<'a>(
     let said = |key: &str| head.0.iter().chain(&tail.0).any(|(k, _)| k == key);
     let resource = trace.resources.get(chunk.resource as usize);
     let mut body = Tags::default();
-    for attr in trace.attrs(span.attrs) {
-        let key = trace.str(attr.key);
+    let mut add = |key: &'a str, value: Value| {
         if said(key) {
-            continue;
+            return;
         }
-        let value = shown(trace, attr, raw);
+        let value = shown(trace, key, value, raw);
         let fits = |r: &Resource| {
             let other = trace.get(r.attrs, key);
             other.is_none_or(|o| Shown::new(trace, o) == value)
@@ -177,12 +176,12 @@ pub(super) fn of_span<'a>(
         } else {
             body.push(key, value);
         }
-    }
-    if !attrs_have(trace, span.attrs, keys::RESOURCE_NAME) {
-        body.text(keys::RESOURCE_NAME, trace.str(span.resource));
-    }
-    if !attrs_have(trace, span.attrs, keys::SPAN_TYPE) {
-        body.text(keys::SPAN_TYPE, trace.str(span.span_type));
+    };
+    if view::Origin::of(span) == view::Origin::Datadog {
+        // With its resource and type, and what it says about the chunk.
+        view::span_attrs(trace, chunk, span, add);
+    } else {
+        trace.attrs(span.attrs).iter().for_each(|a| add(trace.str(a.key), a.value));
     }
     if !raw {
         body.sort();
@@ -201,7 +200,7 @@ pub(super) fn of_process<'a>(trace: &'a Batch, chunk: &Chunk, raw: bool, moved: 
         let key = trace.str(attr.key);
         // It is the name of the process.
         if key != keys::SERVICE_NAME {
-            tags.push(key, shown(trace, attr, raw));
+            tags.push(key, shown(trace, key, attr.value, raw));
         }
     }
     for (key, text) in resource.fields() {
