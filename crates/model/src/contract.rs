@@ -356,6 +356,9 @@ fn boolean(s: &dyn Subject) {
     assert_eq!(find(s, &one(Expr::Is(Cond::Status(Status::Ok)))), [3]);
     assert_eq!(find(s, &one(Expr::Is(Cond::Status(Status::Error)))), [3]);
     assert_eq!(find(s, &one(Expr::Not(Box::new(Expr::Is(Cond::Root))))), [3]);
+    put(s, &[Draft::new(4, 1).flag(flags::SHARED | flags::DEBUG)]);
+    s.settle();
+    assert_eq!(find(s, &one(Expr::Is(Cond::Flags(flags::SHARED)))), [4]);
 }
 
 fn each_over_spans(s: &dyn Subject) {

@@ -359,7 +359,9 @@ impl<'s> Run<'s> {
             }
             Expr::Is(Cond::Error(true) | Cond::Status(Status::Error)) => self.failed_blocks()?,
             // Free text may stand in almost every column: rows are rebuilt.
-            Expr::Is(Cond::Root | Cond::Error(false) | Cond::Status(_) | Cond::FullText(_)) => self.all(),
+            Expr::Is(
+                Cond::Root | Cond::Error(false) | Cond::Status(_) | Cond::FullText(_) | Cond::Flags(_),
+            ) => self.all(),
             Expr::Is(cond) => {
                 let mut out = NONE;
                 for piece in self.pieces(cond) {
@@ -453,6 +455,12 @@ impl<'s> Run<'s> {
         match expr {
             Expr::True => out.resize(rows.len(), YES),
             Expr::Is(Cond::FullText(_)) => out.resize(rows.len(), MAYBE),
+            Expr::Is(Cond::Flags(bits)) => {
+                for row in rows.clone() {
+                    let flags = self.view.word(s::FLAGS, row)?.unwrap_or(0) as u64;
+                    out.push(verdict(flags & bits == *bits));
+                }
+            }
             Expr::And(parts) => {
                 out.resize(rows.len(), YES);
                 let mut part = Vec::new();

@@ -12,7 +12,9 @@ use std::collections::BTreeMap;
 fn literal(r: &mut Rng) -> Literal {
     let text =
         r.pick(&["", "12", "1.5", "true", "GET /users", "200", "-1", "0", "null", "$", "日本語 🦀 e\u{301}"]);
-    match r.below(5) {
+    match r.below(7) {
+        5 => Literal::Fold(text.to_uppercase()),
+        6 => Literal::Glob(r.pick(&["*", "1*", "?", "get *"]).to_owned()),
         0 => Literal::Str(text.to_owned()),
         1 => Literal::Number(r.pick(&[0.0, 200.0, 0.1, f64::NAN, 9.3e18, f64::INFINITY])),
         2 => Literal::Bool(r.one_in(2)),
@@ -38,7 +40,7 @@ fn cond(r: &mut Rng) -> Cond {
     };
     let name = r.pick(&["", "GET /users", "get /USERS", "postgres", "absent"]).to_owned();
     let op = r.pick(&[Op::Eq, Op::Eq, Op::Eq, Op::Ne, Op::Lt, Op::Le, Op::Gt, Op::Ge]);
-    match r.below(14) {
+    match r.below(18) {
         0 => Cond::Service { name, fold: r.one_in(2) },
         1 => Cond::Name { name, fold: r.one_in(2) },
         2 => Cond::Kind(SpanKind::from_number(r.below(6) as u32)),
@@ -48,6 +50,9 @@ fn cond(r: &mut Rng) -> Cond {
         6 => Cond::Root,
         7 => Cond::EventName(name),
         8 => Cond::HasAttr { scope, key },
+        9 => Cond::Flags(r.pick(&[0, 1, spanloom_model::flags::NO_START, spanloom_model::flags::SHARED])),
+        10 => Cond::ServiceGlob(r.pick(&["*", "", "p?st*", "*s"]).to_owned()),
+        11 => Cond::NameGlob(r.pick(&["*", "", "GET *", "*users"]).to_owned()),
         _ => Cond::Attr { scope, key, op, value: literal(r) },
     }
 }
