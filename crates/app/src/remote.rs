@@ -15,7 +15,9 @@ const PATIENCE: Duration = Duration::from_secs(30);
 /// with the next step.
 pub fn get(address: Option<SocketAddr>, setting: &str, path: &str) -> Result<(u16, Json), String> {
     let Some(address) = address else {
-        return Err(format!("`{setting}` is switched off, so there is nothing to ask; set it to the address of the running Spanloom"));
+        return Err(format!(
+            "`{setting}` is switched off, so there is nothing to ask; set it to the address of the running Spanloom"
+        ));
     };
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()

@@ -48,7 +48,8 @@ pub fn draw(trace: &Json, style: Style) -> String {
         count(services.len(), "service"),
         if errors > 0 { format!("  {}", paint(style, "31", &count(errors, "error"))) } else { String::new() }
     );
-    let label_width = order.iter().map(|(i, depth)| depth * 2 + label(&rows[*i]).chars().count()).max().unwrap_or(0);
+    let label_width =
+        order.iter().map(|(i, depth)| depth * 2 + label(&rows[*i]).chars().count()).max().unwrap_or(0);
     let label_width = label_width.min(style.width * 55 / 100).max(16);
     let bar_width = style.width.saturating_sub(label_width + 14).max(10);
     for (i, depth) in order {
@@ -74,7 +75,8 @@ fn details(out: &mut String, r: &Row<'_>, depth: usize) {
     for tag in r.span["tags"].as_array().into_iter().flatten() {
         let value = &tag["value"];
         let text = value.as_str().map_or_else(|| value.to_string(), str::to_owned);
-        let _ = writeln!(out, "{pad}{} = {}", tag["key"].as_str().unwrap_or_default(), text.replace('\n', "\\n"));
+        let _ =
+            writeln!(out, "{pad}{} = {}", tag["key"].as_str().unwrap_or_default(), text.replace('\n', "\\n"));
     }
     for log in r.span["logs"].as_array().into_iter().flatten() {
         let at = log["timestamp"].as_f64().unwrap_or(0.0) - r.start;
@@ -206,8 +208,12 @@ mod tests {
         let lines: Vec<&str> = text.lines().collect();
         assert_eq!(lines[0], "trace t  1.0ms  2 spans in 1 service  1 error");
         assert!(lines[1].starts_with("shop root · GET /") && lines[1].ends_with("1.0ms"), "{text}");
-        assert!(lines[2].starts_with("  shop child") && lines[2].contains('✗') && lines[2].ends_with("500µs"), "{text}");
-        assert_eq!(lines[2].matches('━').count() * 2, lines[1].matches('━').count());
+        assert!(
+            lines[2].starts_with("  shop child") && lines[2].contains('✗') && lines[2].ends_with("500µs"),
+            "{text}"
+        );
+        let bars = |line: &str| line.matches('━').count();
+        assert_eq!(bars(lines[2]), bars(lines[1]).div_ceil(2), "half as long");
     }
 
     #[test]

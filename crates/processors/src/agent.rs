@@ -47,14 +47,34 @@ impl<S: FnMut(&mut Batch, usize)> Agent<S> {
     }
 
     /// Sets the fate of every chunk and corrects the spans of those that stay.
-    pub fn process(&mut self, batch: &mut Batch, now: i64, counts: &mut Counts) {
+    /// `next` does what comes after the steps for a chunk that stays
+    /// (statistics, sampling) and says whether it stays still: the reference
+    /// finishes one chunk before it begins the next, and what one leaves in the
+    /// payload is seen by those after it.
+    ///
+    /// Chunks are visited in the reference's order: the last one takes the
+    /// place of one that is removed.
+    pub fn process(
+        &mut self,
+        batch: &mut Batch,
+        now: i64,
+        counts: &mut Counts,
+        mut next: impl FnMut(&mut Batch, usize) -> bool,
+    ) {
         self.prologue(batch);
-        for c in 0..batch.chunks.len() {
+        let mut order: Vec<usize> = (0..batch.chunks.len()).collect();
+        let mut at = 0;
+        while let Some(c) = order.get(at).copied() {
             let mut chunk = batch.chunks[c];
             if chunk.fate == Fate::Kept {
                 chunk.fate = self.chunk(batch, &mut chunk, now, counts);
             }
             batch.chunks[c] = chunk;
+            if chunk.fate == Fate::Kept && next(batch, c) {
+                at += 1;
+            } else {
+                order.swap_remove(at);
+            }
         }
     }
 

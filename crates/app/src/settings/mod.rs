@@ -13,7 +13,7 @@ mod value;
 
 pub use load::{Layers, SettingsError, read_file};
 pub use table::Settings;
-pub use value::{Address, Endpoints, Secret};
+pub use value::{Endpoints, Secret};
 
 /// One row of the table.
 #[derive(Debug)]

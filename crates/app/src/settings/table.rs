@@ -337,6 +337,8 @@ settings! {
     /// API version of the OpenLineage proxy.
     ol_proxy_api_version: u64 = 2, "ol_proxy_config.api_version", ["DD_OL_PROXY_CONFIG_API_VERSION"];
 
+    /// Also scrub `db.statement` and `db.query.text`, which the Agent leaves as they are up to 7.80.
+    obfuscate_statement_tags: bool = false, "obfuscate_statement_tags", ["SPANLOOM_OBFUSCATE_STATEMENT_TAGS"];
     /// Directory of the store and of the exporters' queues.
     data_dir: String = String::new(), "data_dir", ["SPANLOOM_DATA_DIR"];
     /// When a request is answered: `interval` (log written, synced within 50 ms) or `always` (on disk).

@@ -232,7 +232,12 @@ fn traces_are_checked_and_marked_as_the_agent_does() {
                     })
                     .collect();
                 let (mut b, _) = batch(&spans);
-                Agent::new(AgentConfig::default(), |_, _| {}).process(&mut b, 0, &mut Counts::default());
+                Agent::new(AgentConfig::default(), |_, _| {}).process(
+                    &mut b,
+                    0,
+                    &mut Counts::default(),
+                    |_, _| true,
+                );
                 let r = b.resources[0];
                 json!(b.str(if c["op"] == "get_env" { r.env } else { r.app_version }))
             }

@@ -70,30 +70,20 @@ fn count(request: &Json, body: Vec<u8>, to: &mut Concentrator, samplers: &mut Sa
     let mut batch = batch.ok()?;
     let mut obfuscator = SpanObfuscator::new(Arc::new(Obfuscator::new(Default::default())), true);
     let scrub = move |b: &mut Batch, span: usize| obfuscator.scrub(b, span);
-    // As in the reference each chunk is counted before the next is looked at
-    // (what the payload lacks is taken from chunks as they come), and the last
-    // takes the place of a removed one.
     let mut agent = Agent::new(AgentConfig::default(), scrub);
-    let mut order: Vec<usize> = (0..batch.chunks.len()).collect();
-    let mut i = 0;
-    while let Some(&at) = order.get(i) {
-        for (other, chunk) in batch.chunks.iter_mut().enumerate() {
-            chunk.fate = if other == at { Fate::Kept } else { Fate::Filtered("not its turn") };
+    let mut gone = Vec::new();
+    agent.process(&mut batch, NOW, &mut Counts::default(), |batch, at| {
+        if !intake.client.computed_stats {
+            to.add_chunk(batch, &batch.chunks[at], NOW);
         }
-        agent.process(&mut batch, NOW, &mut Counts::default());
-        if batch.chunks[at].fate == Fate::Kept {
-            if !intake.client.computed_stats {
-                to.add_chunk(&batch, &batch.chunks[at], NOW);
-            }
-            if samplers.decide(&mut batch, at, NOW).leaves != Leaves::Nothing {
-                i += 1;
-                continue;
-            }
+        let stays = samplers.decide(batch, at, NOW).leaves != Leaves::Nothing;
+        if !stays {
+            gone.push(at);
         }
-        order.swap_remove(i);
-    }
-    for (at, chunk) in batch.chunks.iter_mut().enumerate() {
-        chunk.fate = if order.contains(&at) { Fate::Kept } else { Fate::Filtered("gone") };
+        stays
+    });
+    for at in gone {
+        batch.chunks[at].fate = Fate::Filtered("gone");
     }
     Some(batch)
 }

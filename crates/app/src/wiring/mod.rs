@@ -1,0 +1,23 @@
+//! The picture of ARCHITECTURE.md written as Rust.
+//!
+//! | file | holds |
+//! |---|---|
+//! | `run.rs` | start and stop of the whole program |
+//! | `convert.rs` | settings → the plain `Config` of each room |
+//! | `receive.rs` | settings → receivers and their listeners |
+//! | `chain.rs` | the rooms that decide about spans, as processors |
+//! | `statistics.rs` | statistics on their way to the intake and to local answers |
+//! | `outgoing.rs` | the outgoing HTTP client |
+//! | `ports.rs` | binding addresses, and who is in the way |
+//! | `admin.rs` | health, metrics, status |
+
+mod admin;
+mod chain;
+mod convert;
+mod outgoing;
+mod ports;
+mod receive;
+mod run;
+mod statistics;
+
+pub use run::{Mode, Surroundings, run};

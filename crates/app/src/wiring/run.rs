@@ -1,0 +1,581 @@
+//! Starting everything, and stopping it in the order that loses nothing:
+//! receivers, pipeline, statistics, exporters, store.
+
+use super::admin::Admin;
+use super::chain::{Shared, factory};
+use super::statistics::Statistics;
+use super::{convert, outgoing, ports, receive};
+use crate::report::{Gauge, Report};
+use crate::settings::Settings;
+use serde_json::Value as Json;
+use spanloom_api::{Api, Config as ApiConfig, Door, ServeConfig};
+use spanloom_exporters::{DatadogConfig, DatadogExporter, Endpoint};
+use spanloom_journal::SyncPolicy;
+use spanloom_model::{SpanReader, SpanWriter, TraceId};
+use spanloom_obfuscator::Obfuscator;
+use spanloom_pipeline::{
+    Clock, Config as PipelineConfig, Destination, Phase, Pipeline, Rates, Stop, SystemClock,
+};
+use spanloom_receivers::datadog::Receiver;
+use spanloom_receivers::{Listener, ServerConfig, ServerStats, serve};
+use spanloom_sampler::Samplers;
+use spanloom_stats::{ClientAggregator, Concentrator, Red, RedSettings};
+use spanloom_store::{Config as StoreConfig, Store};
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+use tokio::task::JoinSet;
+
+/// Time that a stop may take before what is left is given up: below the 30 s
+/// after which Kubernetes kills.
+const GRACE: Duration = Duration::from_secs(20);
+/// Time for sending at the end; what is left waits on disk.
+const SEND_GRACE: Duration = Duration::from_secs(5);
+
+/// Which parts run.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Mode {
+    /// Everything on one machine.
+    Run,
+    /// A node's agent: no store, no query APIs.
+    Agent,
+}
+
+/// What the environment says besides the settings.
+#[derive(Clone, Debug, Default)]
+pub struct Surroundings {
+    /// `HOME`.
+    pub home: Option<String>,
+    /// `XDG_DATA_HOME`.
+    pub xdg_data_home: Option<String>,
+    /// Whether we are root.
+    pub root: bool,
+    /// The machine's name.
+    pub hostname: String,
+    /// Whether there are containers to resolve.
+    pub containers: bool,
+}
+
+impl Surroundings {
+    /// Looks around. Besides the settings, the only reading of the environment.
+    pub fn find() -> Self {
+        let hostname = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
+        let root =
+            std::fs::metadata("/proc/self").is_ok_and(|m| std::os::unix::fs::MetadataExt::uid(&m) == 0);
+        let containers =
+            ["/.dockerenv", "/run/containerd", "/var/run/docker.sock", "/run/crio", "/host/proc"]
+                .iter()
+                .any(|p| Path::new(p).exists())
+                || std::env::var_os("KUBERNETES_SERVICE_HOST").is_some()
+                || std::env::var_os("ECS_CONTAINER_METADATA_URI_V4").is_some();
+        Self {
+            home: std::env::var("HOME").ok(),
+            xdg_data_home: std::env::var("XDG_DATA_HOME").ok(),
+            root,
+            hostname: hostname.trim().to_owned(),
+            containers,
+        }
+    }
+}
+
+/// Runs until a signal. The error is for a person: cause and cure.
+pub fn run(settings: Settings, notices: &[String], mode: Mode, around: &Surroundings) -> Result<(), String> {
+    if !settings.apm_enabled {
+        println!("Trace intake is switched off (apm_config.enabled is false): nothing to do.");
+        return Ok(());
+    }
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(std::thread::available_parallelism().map_or(1, usize::from).min(4))
+        .enable_all()
+        .build()
+        .map_err(|e| format!("the network runtime cannot start: {e}"))?;
+    let result = runtime.block_on(Program::start(settings, notices, mode, around));
+    let result = match result {
+        Ok(program) => runtime.block_on(program.until_stopped()),
+        Err(e) => Err(e),
+    };
+    // Blocking queries of clients that are gone do not hold up the exit.
+    runtime.shutdown_timeout(Duration::from_secs(1));
+    result
+}
+
+struct Program {
+    stop: Stop,
+    ready: Arc<AtomicBool>,
+    servers: JoinSet<()>,
+    pipeline: Arc<Pipeline>,
+    statistics: Arc<Statistics>,
+    exporter: Option<Arc<DatadogExporter>>,
+    store: Option<Arc<Store>>,
+    flusher: tokio::task::JoinHandle<()>,
+    _lock: std::fs::File,
+}
+
+impl Program {
+    async fn start(
+        settings: Settings,
+        notices: &[String],
+        mode: Mode,
+        around: &Surroundings,
+    ) -> Result<Self, String> {
+        let s = &settings;
+        for notice in notices {
+            tracing::info!("{notice}");
+        }
+        let clock: Arc<dyn Clock> = Arc::new(SystemClock);
+        let seed = (clock.now() as u64) ^ (u64::from(std::process::id()) << 32);
+        let hostname = if s.hostname.is_empty() { around.hostname.clone() } else { s.hostname.clone() };
+        if hostname.is_empty() && s.has_datadog() {
+            return Err("no host name was found, and Datadog needs one; set DD_HOSTNAME".into());
+        }
+        let (agent, warnings) = convert::agent(s)?;
+        for warning in warnings {
+            tracing::warn!("{warning}");
+        }
+
+        // What is on disk, first: a damaged or locked directory is known before
+        // any client is.
+        let dir = convert::data_dir(s, around.home.clone(), around.xdg_data_home.clone(), around.root);
+        let guard = lock_directory(&dir)?;
+        let policy = if s.ack == "always" { SyncPolicy::Always } else { SyncPolicy::Interval };
+        let store = match mode {
+            Mode::Run => Some(open_store(s, &dir, policy)?),
+            Mode::Agent => None,
+        };
+        let exporter =
+            if s.has_datadog() { Some(open_exporter(s, &dir, policy, &hostname, seed)?) } else { None };
+        if store.is_none() && exporter.is_none() {
+            return Err("an agent needs somewhere to send to: set DD_API_KEY, or use `spanloom run` to keep traces on this machine".into());
+        }
+
+        // What decides about spans.
+        let obfuscator = Arc::new(Obfuscator::new(convert::obfuscator(s)));
+        let concentrator =
+            Arc::new(Mutex::new(Concentrator::new(convert::stats(s, &hostname, seed), clock.now())));
+        let samplers =
+            exporter.as_ref().map(|_| Arc::new(Mutex::new(Samplers::new(&convert::samplers(s, seed)))));
+        let rates = if samplers.is_some() { Rates::default() } else { Rates::keep_everything(clock.now()) };
+        let statistics = Arc::new(Statistics {
+            concentrator: Arc::clone(&concentrator),
+            clients: Mutex::new(ClientAggregator::new(
+                convert::client_stats(s, &hostname, seed),
+                clock.now(),
+            )),
+            red: Mutex::new(Red::new(RedSettings { seed, ..RedSettings::default() })),
+            exporter: exporter.clone(),
+            samplers: samplers.clone(),
+            rates: rates.clone(),
+            agent: agent.clone(),
+            obfuscator: Arc::clone(&obfuscator),
+            env: convert::env(s),
+            without_container: convert::feature(s, "disable_cid_stats"),
+            seed,
+            random: Mutex::new(seed | 1),
+            clock: Arc::clone(&clock),
+        });
+        let chain = factory(Shared {
+            agent,
+            obfuscator,
+            statement_tags: s.obfuscate_statement_tags,
+            concentrator,
+            samplers,
+        });
+
+        // Where spans go.
+        let mut destinations = Vec::new();
+        if let Some(store) = &store {
+            destinations.push(Destination::store("store", Arc::clone(store) as Arc<dyn SpanWriter>));
+        }
+        if let Some(exporter) = &exporter {
+            destinations.push(Destination::exporter("datadog", Arc::clone(exporter) as _, false));
+        }
+        let config = PipelineConfig { budget: s.intake_memory.0, ..PipelineConfig::default() };
+        let pipeline =
+            Pipeline::start(config, clock, chain, destinations, Arc::clone(&statistics) as _, rates)
+                .map_err(|e| format!("the pipeline cannot start: {e}"))?;
+        let pipeline = Arc::new(pipeline);
+
+        let mut program = Self {
+            stop: Stop::default(),
+            ready: Arc::new(AtomicBool::new(false)),
+            servers: JoinSet::new(),
+            flusher: flush_regularly(&statistics),
+            pipeline,
+            statistics,
+            exporter,
+            store,
+            _lock: guard,
+        };
+        program.listen(s, mode, around, &hostname).await?;
+        program.ready.store(true, Ordering::Release);
+        Ok(program)
+    }
+
+    /// Binds every address, then serves. All addresses are bound before the
+    /// first request is answered, so that a port in use is an error at the start.
+    async fn listen(
+        &mut self,
+        s: &Settings,
+        mode: Mode,
+        around: &Surroundings,
+        hostname: &str,
+    ) -> Result<(), String> {
+        let mut send = Vec::new();
+        let mut look = Vec::new();
+
+        let tracers = receive::bind_datadog(s, mode == Mode::Agent).await?;
+        let query = match (mode, s.query_address.0) {
+            (Mode::Run, Some(a)) => Some(ports::bind("query API", "query.address", a).await?),
+            _ => None,
+        };
+        let zipkin = match (mode, s.zipkin_address.0) {
+            (Mode::Run, Some(a)) => Some(ports::bind("Zipkin", "zipkin.address", a).await?),
+            _ => None,
+        };
+        let admin = match s.admin_address.0 {
+            Some(a) => Some(ports::bind("admin", "admin.address", a).await?),
+            None => None,
+        };
+
+        let config = receive::datadog(s, around.containers, hostname);
+        let containers = receive::containers(s, around.containers);
+        let client = outgoing::proxy_client(s)?;
+        let receiver = Arc::new(Receiver::new(config, self.pipeline.inlet(), containers, client));
+        for listener in tracers {
+            let tcp = listener.port().is_some();
+            send.push(if tcp {
+                format!("Datadog   http://{}", listener.address())
+            } else {
+                format!("Datadog   unix://{}", listener.address())
+            });
+            let config = receiver.server_config(tcp);
+            let handler = Arc::clone(&receiver) as Arc<dyn spanloom_receivers::Handler>;
+            self.serve(listener, config, handler);
+        }
+
+        let report = self.reporter();
+        if let Some(store) = &self.store {
+            let reader = Arc::clone(store) as Arc<dyn SpanReader>;
+            let config = ApiConfig { version: env!("CARGO_PKG_VERSION").into(), ..ApiConfig::default() };
+            let api = Api::with_report(reader, Arc::new(Telling(Arc::clone(&report))), config);
+            for (listener, door, what) in [
+                (query, Door::Query, "Jaeger API, search    "),
+                (zipkin, Door::Zipkin, "Zipkin API            "),
+            ] {
+                if let Some(Listener::Tcp(listener)) = listener {
+                    let address = listener.local_addr().map_or_else(|e| e.to_string(), |a| a.to_string());
+                    look.push(format!("{what} http://{address}"));
+                    let mut stop = self.stop.watch();
+                    let stopped = async move { stop.reached(Phase::Draining).await };
+                    let serving =
+                        spanloom_api::serve(listener, api.clone(), door, ServeConfig::default(), stopped);
+                    self.servers.spawn(serving);
+                }
+            }
+        }
+        if let Some(listener) = admin {
+            look.push(format!("metrics, status        http://{}/metrics", listener.address()));
+            let report = Arc::clone(&report);
+            let handler = Admin { ready: Arc::clone(&self.ready), report: Box::new(move || report()) };
+            let config = ServerConfig { max_connections: 64, ..ServerConfig::default() };
+            self.serve(listener, config, Arc::new(handler));
+        }
+
+        println!("Spanloom {} is ready.", env!("CARGO_PKG_VERSION"));
+        println!("Send traces to");
+        send.iter().for_each(|line| println!("  {line}"));
+        println!("Look at them");
+        look.iter().for_each(|line| println!("  {line}"));
+        if mode == Mode::Run {
+            println!("  terminal               spanloom search, spanloom trace ID, spanloom status");
+        }
+        if self.exporter.is_some() {
+            println!("Sampled traces and statistics also go to {}", convert::intake_url(s));
+        }
+        Ok(())
+    }
+
+    fn serve(
+        &mut self,
+        listener: Listener,
+        config: ServerConfig,
+        handler: Arc<dyn spanloom_receivers::Handler>,
+    ) {
+        self.servers.spawn(serve(
+            listener,
+            config,
+            handler,
+            Arc::new(ServerStats::default()),
+            self.stop.watch(),
+        ));
+    }
+
+    /// Reads every counter, whenever it is asked.
+    fn reporter(&self) -> Arc<dyn Fn() -> Report + Send + Sync> {
+        let started = Instant::now();
+        let inlet = self.pipeline.inlet();
+        let pipeline = Arc::downgrade(&self.pipeline);
+        let (store, exporter) = (self.store.clone(), self.exporter.clone());
+        Arc::new(move || {
+            let mut gauges = Vec::new();
+            let mut notices = Vec::new();
+            if let Some(store) = &store {
+                store_figures(store, &mut gauges, &mut notices);
+            }
+            if let Some(exporter) = &exporter {
+                exporter_figures(exporter, &mut gauges);
+            }
+            let rates = inlet.rates().snapshot();
+            Report {
+                version: env!("CARGO_PKG_VERSION"),
+                uptime: started.elapsed().as_secs_f64(),
+                ledger: inlet.ledger().snapshot(),
+                deliveries: pipeline.upgrade().map(|p| p.deliveries()).unwrap_or_default(),
+                memory: (inlet.budget().used(), inlet.budget().limit()),
+                queued: inlet.queued(),
+                gauges,
+                rates: serde_json::from_slice(&rates.body).unwrap_or(Json::Null),
+                notices,
+            }
+        })
+    }
+
+    /// Waits for a signal, then stops in order.
+    async fn until_stopped(mut self) -> Result<(), String> {
+        wait_for_signal().await?;
+        let stop = self.stop.clone();
+        println!("Stopping: finishing what was taken in. A second signal stops at once.");
+        stop.request();
+        self.ready.store(false, Ordering::Release);
+        let orderly = async {
+            let drain = async { while self.servers.join_next().await.is_some() {} };
+            if tokio::time::timeout(GRACE / 2, drain).await.is_err() {
+                tracing::warn!("some connections did not end in time; they are cut");
+                self.servers.abort_all();
+            }
+            let drained = self.pipeline.drain(GRACE).await;
+            if !drained.complete {
+                tracing::error!(
+                    spans = drained.lost_spans,
+                    "given up at the stop, counted as lost (shutdown)"
+                );
+            }
+            self.flusher.abort();
+            let statistics = Arc::clone(&self.statistics);
+            drop(tokio::task::spawn_blocking(move || statistics.flush(true)).await);
+            if let Some(exporter) = &self.exporter {
+                exporter.stop(SEND_GRACE).await;
+            }
+            if let Some(store) = self.store.take() {
+                drop(tokio::task::spawn_blocking(move || store.close()).await);
+            }
+        };
+        tokio::select! {
+            () = orderly => {
+                println!("Stopped.");
+                Ok(())
+            }
+            _ = wait_for_signal() => Err("stopped at once by a second signal; what was acknowledged is in the log".into()),
+        }
+    }
+}
+
+/// Tells the query API about the program.
+struct Telling(Arc<dyn Fn() -> Report + Send + Sync>);
+
+impl spanloom_api::Report for Telling {
+    fn status(&self) -> Option<Json> {
+        Some((self.0)().json())
+    }
+    fn ledger(&self) -> Option<Json> {
+        Some((self.0)().json()["ledger"].take())
+    }
+    fn why(&self, _id: TraceId) -> Option<Json> {
+        None
+    }
+}
+
+/// Flushes statistics once a second.
+fn flush_regularly(statistics: &Arc<Statistics>) -> tokio::task::JoinHandle<()> {
+    let statistics = Arc::clone(statistics);
+    tokio::spawn(async move {
+        let mut tick = tokio::time::interval(Duration::from_secs(1));
+        tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        loop {
+            tick.tick().await;
+            let statistics = Arc::clone(&statistics);
+            // Encoding and waiting for the exporter's queue may block.
+            drop(tokio::task::spawn_blocking(move || statistics.flush(false)).await);
+        }
+    })
+}
+
+async fn wait_for_signal() -> Result<(), String> {
+    use tokio::signal::unix::{SignalKind, signal};
+    let fail = |e: std::io::Error| format!("signals cannot be received: {e}");
+    let mut term = signal(SignalKind::terminate()).map_err(fail)?;
+    let mut int = signal(SignalKind::interrupt()).map_err(fail)?;
+    tokio::select! { _ = term.recv() => {}, _ = int.recv() => {} }
+    Ok(())
+}
+
+/// One process at a time in a data directory.
+fn lock_directory(dir: &Path) -> Result<std::fs::File, String> {
+    let shown = dir.display();
+    std::fs::create_dir_all(dir).map_err(|e| {
+        format!("the data directory {shown} cannot be made: {e}; choose another with --data-dir or SPANLOOM_DATA_DIR")
+    })?;
+    let path = dir.join("lock");
+    let file = std::fs::OpenOptions::new().create(true).truncate(false).write(true).open(&path).map_err(|e| {
+        format!("the data directory {shown} cannot be written: {e}; choose another with --data-dir or SPANLOOM_DATA_DIR")
+    })?;
+    file.try_lock().map_err(|_| {
+        format!("the data directory {shown} is in use by another Spanloom; stop it, or choose another directory with --data-dir")
+    })?;
+    Ok(file)
+}
+
+fn open_store(s: &Settings, dir: &Path, ack: SyncPolicy) -> Result<Arc<Store>, String> {
+    let config = StoreConfig {
+        ack,
+        keep_for: s.retention_age,
+        keep_bytes: s.retention_size.0,
+        disk_floor: s.disk_floor.0,
+        flush_bytes: (s.store_memory.0 / 2).max(1 << 20),
+        live_bytes: s.store_memory.0.max(2 << 20).saturating_mul(2),
+        ..StoreConfig::default()
+    };
+    let (store, report) = Store::open(&dir.join("store"), config)
+        .map_err(|e| format!("the store in {} cannot be opened: {e}", dir.display()))?;
+    if report.replayed_spans > 0 || report.segments > 0 {
+        tracing::info!(
+            spans = report.replayed_spans,
+            log_bytes = report.log_bytes,
+            segments = report.segments,
+            "the store is open"
+        );
+    }
+    for damage in &report.damage {
+        tracing::error!(file = %damage.file.display(), "damaged: {}", damage.what);
+    }
+    Ok(Arc::new(store))
+}
+
+fn open_exporter(
+    s: &Settings,
+    dir: &Path,
+    policy: SyncPolicy,
+    hostname: &str,
+    seed: u64,
+) -> Result<Arc<DatadogExporter>, String> {
+    let user_agent = format!("Datadog Trace Agent/{}/{}", convert::AGENT_VERSION, convert::AGENT_COMMIT);
+    let endpoint =
+        |url: String, key: &str| Endpoint { url, key: key.to_owned(), user_agent: user_agent.clone() };
+    let mut endpoints = Vec::new();
+    if s.send_to_main_endpoint {
+        endpoints.push(endpoint(convert::intake_url(s), &s.api_key.0));
+    }
+    for (url, keys) in &s.additional_endpoints.0 {
+        endpoints.extend(keys.iter().map(|key| endpoint(url.trim_end_matches('/').to_owned(), &key.0)));
+    }
+    if let Some(bad) =
+        endpoints.iter().find(|e| e.url.parse::<http::Uri>().map_or(true, |u| u.scheme().is_none()))
+    {
+        return Err(format!(
+            "`{}` is not a URL such as https://trace.agent.datadoghq.com; correct DD_APM_DD_URL or DD_APM_ADDITIONAL_ENDPOINTS",
+            bad.url
+        ));
+    }
+    if endpoints.is_empty() {
+        return Err("apm_config.send_to_main_endpoint is false and there are no additional endpoints: nothing to send to".into());
+    }
+    let period = if s.trace_writer_flush_period > 0.0 { s.trace_writer_flush_period } else { 5.0 };
+    let config = DatadogConfig {
+        dir: PathBuf::from(dir).join("queues/datadog"),
+        endpoints,
+        queue_bytes: s.queue_size.0,
+        policy,
+        flush_period: Duration::from_secs_f64(period.clamp(0.01, 3600.0)),
+        connections: usize::try_from(s.trace_writer_connections).ok().filter(|n| *n > 0).unwrap_or(5),
+        agent: convert::agent_info(s, hostname),
+        seed,
+    };
+    let (exporter, damage) = DatadogExporter::start(config, outgoing::transport(s)?)
+        .map_err(|e| format!("the queue for Datadog: {e}"))?;
+    for text in damage {
+        tracing::error!("damaged: {text}");
+    }
+    Ok(exporter)
+}
+
+fn store_figures(store: &Store, gauges: &mut Vec<Gauge>, notices: &mut Vec<String>) {
+    let stats = store.stats();
+    let mut add = |name, help, value: u64, counter| {
+        gauges.push(Gauge { name, label: None, help, value: value as f64, counter });
+    };
+    add("store_spans", "Spans held.", stats.spans, false);
+    add("store_traces", "Traces held; one that lies in several places counts in each.", stats.traces, false);
+    add("store_disk_bytes", "Bytes of segments and log.", stats.disk_bytes, false);
+    add("store_log_bytes", "Bytes of the log.", stats.log_bytes, false);
+    add("store_live_spans", "Spans not yet in a segment.", stats.live_spans, false);
+    add("store_live_bytes", "Bytes of the same in memory.", stats.live_bytes, false);
+    add("store_segments", "Segments.", stats.segments, false);
+    add("store_stored_spans_total", "Spans stored.", stats.stored, true);
+    add("store_duplicate_spans_total", "Spans recognised as sent again.", stats.duplicates, true);
+    add("store_failures_total", "Failed writes, flushes and merges.", stats.failures, true);
+    for (name, help, rows) in [
+        ("store_refused_spans_total", "Spans the store refused.", &stats.refused),
+        ("store_expired_spans_total", "Spans removed by retention.", &stats.expired),
+    ] {
+        gauges.extend(rows.iter().map(|(reason, n)| Gauge {
+            name,
+            label: Some(("reason", (*reason).to_owned())),
+            help,
+            value: *n as f64,
+            counter: true,
+        }));
+    }
+    if let Some(text) = &stats.last_failure {
+        notices.push(format!("the store's last failure: {text}"));
+    }
+}
+
+fn exporter_figures(exporter: &DatadogExporter, gauges: &mut Vec<Gauge>) {
+    for destination in exporter.stats() {
+        let url = destination.url;
+        let q = destination.queue;
+        for (name, help, value, counter) in [
+            ("queue_requests", "Requests that wait on disk.", q.requests, false),
+            ("queue_bytes", "Bytes of the same.", q.bytes, false),
+            ("queue_pending_spans", "Spans that wait to be packed.", q.pending_items, false),
+            ("sent_items_total", "Spans and statistics groups sent.", q.sent_items, true),
+            ("sent_requests_total", "Requests sent.", q.sent_requests, true),
+            ("send_retries_total", "Tries that were repeated.", q.retries, true),
+        ] {
+            let label = Some(("destination", url.clone()));
+            gauges.push(Gauge { name, label, help, value: value as f64, counter });
+        }
+        gauges.extend(q.dropped.iter().map(|(reason, n)| Gauge {
+            name: "queue_dropped_items_total",
+            label: Some(("reason", (*reason).to_owned())),
+            help: "Spans and statistics groups given up.",
+            value: *n as f64,
+            counter: true,
+        }));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_data_directory_has_one_user_at_a_time() {
+        let dir = tempfile::tempdir().unwrap();
+        let first = lock_directory(dir.path()).unwrap();
+        assert!(lock_directory(dir.path()).unwrap_err().contains("in use by another Spanloom"));
+        drop(first);
+        assert!(lock_directory(dir.path()).is_ok());
+    }
+}
