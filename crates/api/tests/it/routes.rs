@@ -3,7 +3,7 @@
 use crate::support::{Answer, NOW, Server, config};
 use http::Method;
 use serde_json::{Value as Json, json};
-use spanloom_api::{Api, Config, Door, Report};
+use spanloom_api::{Api, Config, Door, Report, ServeConfig, serve};
 use spanloom_model::draft::Draft;
 use spanloom_model::memory::MemoryStore;
 use spanloom_model::{
@@ -500,4 +500,32 @@ async fn answers_and_bodies_are_bounded() {
     v1_error(&s.get("/api/traces?service=Web").await, 400, "the answer exceeds");
     let large = s.call(Door::Query, Method::POST, "/api/transform", &"x".repeat(11)).await;
     assert_eq!(large.status, 413);
+}
+
+#[tokio::test]
+async fn a_stopped_server_finishes_the_answer_under_way_and_takes_no_further_connection() {
+    let (entered, has_entered) = channel();
+    let (go, gone) = channel();
+    let store = Arc::new(Hard { error: StoreError::Closed, entered, go: Mutex::new(gone) });
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let at = listener.local_addr().unwrap();
+    let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
+    let limits = ServeConfig { drain: Duration::from_secs(60), ..ServeConfig::default() };
+    let api = Api::new(store, config());
+    let server = tokio::spawn(serve(listener, api, Door::Query, limits, async { drop(stopped.await) }));
+    let asked = tokio::task::spawn_blocking(move || {
+        use std::io::{Read, Write};
+        let mut stream = std::net::TcpStream::connect(at).unwrap();
+        stream.write_all(b"GET /api/services HTTP/1.1\r\nhost: x\r\n\r\n").unwrap();
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).unwrap();
+        answer
+    });
+    tokio::task::spawn_blocking(move || has_entered.recv().unwrap()).await.unwrap();
+    stop.send(()).unwrap();
+    go.send(()).unwrap();
+    let answer = asked.await.unwrap();
+    assert!(answer.starts_with("HTTP/1.1 200") && answer.ends_with("}"), "{answer}");
+    server.await.unwrap();
+    assert!(std::net::TcpStream::connect(at).is_err());
 }
