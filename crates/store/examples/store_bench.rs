@@ -1,4 +1,5 @@
-//! Measures the store: `store_bench SPANS DIR [--keep] [--batch N]`.
+//! Measures the store: `store_bench SPANS DIR [--batch N] [--rate SPANS_PER_SECOND]
+//! [--no-merge] [--log-only]`.
 //!
 //! Spans like those of the reference measurements (store and query, §5.1):
 //! 2 to 18 per trace, 40 services with 100 operations each, 8 to 10
@@ -168,10 +169,6 @@ fn memory(key: &str) -> u64 {
     line.split_whitespace().nth(1).unwrap().parse::<u64>().unwrap() / 1024
 }
 
-fn wait_flushed(store: &Store) {
-    store.flush().unwrap();
-}
-
 fn quantiles(name: &str, mut times: Vec<Duration>) {
     times.sort_unstable();
     let at = |q: f64| times[((times.len() - 1) as f64 * q) as usize].as_secs_f64() * 1e3;
@@ -191,7 +188,9 @@ fn time(n: usize, mut f: impl FnMut(usize)) -> Vec<Duration> {
 fn main() {
     let args: Vec<String> = std::env::args().collect();
     let (Some(spans), Some(dir)) = (args.get(1).and_then(|a| a.parse::<u64>().ok()), args.get(2)) else {
-        println!("usage: store_bench SPANS DIR [--batch N] [--rate SPANS_PER_SECOND] [--no-merge]");
+        println!(
+            "usage: store_bench SPANS DIR [--batch N] [--rate SPANS_PER_SECOND] [--no-merge] [--log-only]"
+        );
         return;
     };
     let option = |name: &str| {
@@ -200,7 +199,17 @@ fn main() {
     let per_batch = option("--batch").unwrap_or(250) as usize;
     let rate = option("--rate");
     let dir = Path::new(dir);
-    let (store, report) = Store::open(dir, Config { disk_floor: 0, ..Config::default() }).unwrap();
+    // Everything stays in the log, for measuring the start.
+    let log_only = args.iter().any(|a| a == "--log-only");
+    let mut config = Config { disk_floor: 0, ..Config::default() };
+    if log_only {
+        config.background = false;
+        config.flush_spans = u64::MAX;
+        config.flush_bytes = 1 << 40;
+        config.live_bytes = 1 << 40;
+        config.log_bytes = 1 << 40;
+    }
+    let (store, report) = Store::open(dir, config).unwrap();
     println!(
         "open: {} segments, {} spans replayed; rss {} MiB",
         report.segments,
@@ -252,7 +261,16 @@ fn main() {
         }
         peak_live = peak_live.max(memory("VmRSS"));
     }
-    wait_flushed(&store);
+    if log_only {
+        println!("{} bytes of log, {} spans", store.stats().log_bytes, store.stats().spans);
+        drop(store);
+        let t = Instant::now();
+        let config = Config { disk_floor: 0, log_bytes: 1 << 40, ..Config::default() };
+        let (_store, report) = Store::open(dir, config).unwrap();
+        println!("open {:.0} ms, {} spans replayed", t.elapsed().as_secs_f64() * 1e3, report.replayed_spans);
+        return;
+    }
+    store.flush().unwrap();
     if sent > 0 {
         let used = (cpu() - before).as_secs_f64() - generating * sent as f64;
         println!(

@@ -26,7 +26,7 @@ fn run_and_kill(dir: &Path, ack: &str, seed: u64, count: usize, acked: &mut Hash
         .unwrap();
     let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
     let mut seen = 0;
-    let mut take = |line: String, acked: &mut HashMap<TraceId, usize>| {
+    let take = |line: String, acked: &mut HashMap<TraceId, usize>| {
         // The last line may be cut off by the kill.
         if let Some((id, spans)) = line.split_once(' ')
             && let (Ok(id), Ok(spans)) = (TraceId::parse_hex(id), spans.parse())
