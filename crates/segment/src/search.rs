@@ -110,6 +110,10 @@ impl Segment {
             }
         }
         let mut hits = Vec::with_capacity(found.len());
+        // In order of the trace table: each of its blocks is decoded once, also
+        // when there are more of them than the cache holds.
+        let mut found: Vec<_> = found.into_iter().collect();
+        found.sort_unstable_by_key(|(_, (_, ordinal))| *ordinal);
         for (id, (mask, ordinal)) in found {
             let start = self.trace_start(ordinal)?;
             if floor.is_none_or(|f| start >= f.start) {
