@@ -2,7 +2,7 @@
 
 use super::draft::{RefType, Reference};
 use crate::view::{self, LINK_PREFIX, Origin, REF_TYPE, SCOPE_NAME, SCOPE_VERSION, TRACE_STATE};
-use spanloom_model::{Batch, Chunk, Event, Span, SpanKind, Status, Value, flags, keys};
+use spanloom_model::{Batch, Chunk, Event, Span, Status, Value, flags, keys};
 use std::borrow::Cow;
 
 /// A tag. Lists and maps, which Jaeger does not have, are JSON texts already.
@@ -38,53 +38,45 @@ fn tag<'a>(batch: &'a Batch, key: &'a str, value: Value) -> Tag<'a> {
     Tag { key, value }
 }
 
-/// Tags of a span: scope, attributes, then the fields that are not tags
-/// already (the order of jaeger:…/fixture/otlp2jaeger-out.json).
+/// Tags of a span: scope, attributes, then the fields that Jaeger has no place
+/// for (the order of jaeger:…/fixture/otlp2jaeger-out.json). A field is said
+/// once: an attribute of its name gives way.
 pub(super) fn span_tags<'a>(batch: &'a Batch, chunk: &Chunk, span: &Span) -> Vec<Tag<'a>> {
-    let text = |key, text: Cow<'a, str>| Tag { key, value: TagValue::Str(text) };
-    let mut tags = Vec::new();
     let origin = Origin::of(span);
     if origin == Origin::Jaeger {
         return batch.attrs(span.attrs).iter().map(|a| tag(batch, batch.str(a.key), a.value)).collect();
     }
+    let mut tags = Vec::new();
+    let mut tail: Vec<Tag<'a>> = Vec::new();
+    let text = |tags: &mut Vec<Tag<'a>>, key, text: &'a str| {
+        if !text.is_empty() {
+            tags.push(Tag { key, value: TagValue::Str(text.into()) });
+        }
+    };
     if let Some(scope) = view::scope(batch, span) {
-        for (key, name) in [(SCOPE_NAME, scope.name), (SCOPE_VERSION, scope.version)] {
-            if !name.is_empty() {
-                tags.push(text(key, batch.str(name).into()));
-            }
+        text(&mut tags, SCOPE_NAME, batch.str(scope.name));
+        text(&mut tags, SCOPE_VERSION, batch.str(scope.version));
+    }
+    text(&mut tail, keys::SPAN_KIND, view::kind(batch, span).name());
+    match view::status(span) {
+        Status::Unset => {}
+        Status::Ok => text(&mut tail, keys::STATUS_CODE, "OK"),
+        Status::Error => {
+            text(&mut tail, keys::STATUS_CODE, "ERROR");
+            tail.push(Tag { key: keys::ERROR, value: TagValue::Bool(true) });
         }
     }
-    let error = view::status(span) == Status::Error;
+    text(&mut tail, keys::STATUS_DESCRIPTION, view::status_message(batch, span));
+    text(&mut tail, TRACE_STATE, batch.str(span.trace_state));
+    let scope_tags = tags.len();
     view::span_attrs(batch, chunk, span, |key, value| {
-        // Zipkin's own `error` and links say what the fields below say.
-        let said = match key {
-            keys::ERROR => error && origin == Origin::Zipkin,
-            _ => origin == Origin::Zipkin && key.starts_with(LINK_PREFIX) && !span.links.is_empty(),
-        };
-        if !said {
+        let link = origin == Origin::Zipkin && key.starts_with(LINK_PREFIX) && !span.links.is_empty();
+        let said = tags[..scope_tags].iter().chain(&tail).any(|t| t.key == key);
+        if !link && !said {
             tags.push(tag(batch, key, value));
         }
     });
-    let has = |tags: &[Tag<'_>], key: &str| tags.iter().any(|t| t.key == key);
-    let kind = view::kind(batch, span);
-    if kind != SpanKind::Unspecified && !has(&tags, keys::SPAN_KIND) {
-        tags.push(text(keys::SPAN_KIND, kind.name().into()));
-    }
-    match view::status(span) {
-        Status::Unset => {}
-        Status::Ok => tags.push(text(keys::STATUS_CODE, "OK".into())),
-        Status::Error => {
-            tags.push(text(keys::STATUS_CODE, "ERROR".into()));
-            tags.push(Tag { key: keys::ERROR, value: TagValue::Bool(true) });
-        }
-    }
-    let message = view::status_message(batch, span);
-    if !message.is_empty() {
-        tags.push(text(keys::STATUS_DESCRIPTION, message.into()));
-    }
-    if !span.trace_state.is_empty() {
-        tags.push(text(TRACE_STATE, batch.str(span.trace_state).into()));
-    }
+    tags.append(&mut tail);
     tags
 }
 

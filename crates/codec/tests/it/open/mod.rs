@@ -3,5 +3,7 @@
 mod captured;
 mod helpers;
 mod jaeger;
+mod mutated;
 mod otlp;
+mod round_trip;
 mod zipkin;
