@@ -73,27 +73,30 @@ impl<'a> Reader<'a> {
     }
 
     /// Next field and its number, or `None` at the end of the message.
+    ///
+    /// # Errors
+    /// [`Malformed`], which becomes a [`DecodeError`] by `?`.
     #[inline]
-    pub fn next_field(&mut self) -> Result<Option<(u32, Field)>, DecodeError> {
+    pub fn next_field(&mut self) -> Result<Option<(u32, Field)>, Malformed> {
         loop {
             if self.pos >= self.end {
                 return Ok(None);
             }
             let key = self.varint()?;
-            let number = u32::try_from(key >> 3).ok().filter(|n| (1..=0x1fff_ffff).contains(n));
-            let Some(number) = number else {
-                return Err(self.error("field number out of range"));
-            };
+            let number = (key >> 3) as u32;
+            if number == 0 || key >> 3 > 0x1fff_ffff {
+                return Err(self.error(Flaw::FieldNumber));
+            }
             let field = match key & 7 {
+                2 => Field::Len(self.len_delimited()?),
                 0 => Field::Varint(self.varint()?),
                 1 => Field::Fixed64(u64::from_le_bytes(self.fixed()?)),
-                2 => Field::Len(self.len_delimited()?),
                 5 => Field::Fixed32(u32::from_le_bytes(self.fixed()?)),
                 3 => {
                     self.skip_group(number)?;
                     continue;
                 }
-                _ => return Err(self.error("illegal wire type")),
+                _ => return Err(self.error(Flaw::WireType)),
             };
             return Ok(Some((number, field)));
         }
@@ -109,19 +112,23 @@ impl<'a> Reader<'a> {
     }
 
     #[inline]
-    fn varint(&mut self) -> Result<u64, DecodeError> {
-        let rest = self.body.get(self.pos..self.end).unwrap_or_default();
-        if let Some(&first) = rest.first()
-            && first < 0x80
-        {
-            self.pos += 1;
-            return Ok(u64::from(first));
+    fn varint(&mut self) -> Result<u64, Malformed> {
+        match self.body.get(self.pos) {
+            Some(&first) if first < 0x80 && self.pos < self.end => {
+                self.pos += 1;
+                Ok(u64::from(first))
+            }
+            _ => self.long_varint(),
         }
+    }
+
+    fn long_varint(&mut self) -> Result<u64, Malformed> {
+        let rest = self.body.get(self.pos..self.end).unwrap_or_default();
         let mut value = 0u64;
         for (i, &byte) in rest.iter().take(10).enumerate() {
             // The tenth byte may only hold the 64th bit.
             if i == 9 && byte > 1 {
-                return Err(self.error("varint overflows 64 bits"));
+                return Err(self.error(Flaw::Overflow));
             }
             value |= u64::from(byte & 0x7f) << (7 * i);
             if byte < 0x80 {
@@ -129,35 +136,35 @@ impl<'a> Reader<'a> {
                 return Ok(value);
             }
         }
-        Err(self.error(if rest.len() < 10 { "truncated varint" } else { "varint overflows 64 bits" }))
+        Err(self.error(if rest.len() < 10 { Flaw::Varint } else { Flaw::Overflow }))
     }
 
     #[inline]
-    fn fixed<const N: usize>(&mut self) -> Result<[u8; N], DecodeError> {
+    fn fixed<const N: usize>(&mut self) -> Result<[u8; N], Malformed> {
         let bytes = self.body.get(self.pos..self.end).and_then(|rest| rest.first_chunk::<N>());
-        let Some(bytes) = bytes else { return Err(self.error("truncated fixed-width number")) };
+        let Some(bytes) = bytes else { return Err(self.error(Flaw::Fixed)) };
         self.pos += N;
         Ok(*bytes)
     }
 
     #[inline]
-    fn len_delimited(&mut self) -> Result<Span, DecodeError> {
+    fn len_delimited(&mut self) -> Result<Span, Malformed> {
         let len = self.varint()?;
         let left = self.end - self.pos;
-        let Some(len) = usize::try_from(len).ok().filter(|&n| n <= left) else {
-            return Err(self.error("length exceeds the message"));
-        };
-        let at = Span { start: self.pos, end: self.pos + len };
+        if len > left as u64 {
+            return Err(self.error(Flaw::Length));
+        }
+        let at = Span { start: self.pos, end: self.pos + len as usize };
         self.pos = at.end;
         Ok(at)
     }
 
     /// Skips a group, an encoding that proto3 no longer writes.
-    fn skip_group(&mut self, number: u32) -> Result<(), DecodeError> {
+    fn skip_group(&mut self, number: u32) -> Result<(), Malformed> {
         let mut open = vec![number];
         while let Some(&innermost) = open.last() {
             if self.pos >= self.end {
-                return Err(self.error("group without an end"));
+                return Err(self.error(Flaw::GroupEnd));
             }
             let key = self.varint()?;
             match key & 7 {
@@ -166,17 +173,53 @@ impl<'a> Reader<'a> {
                 2 => drop(self.len_delimited()?),
                 5 => drop(self.fixed::<4>()?),
                 3 if open.len() < MAX_GROUPS as usize => open.push((key >> 3) as u32),
-                3 => return Err(self.error("groups nested too deeply")),
+                3 => return Err(self.error(Flaw::GroupDepth)),
                 4 if (key >> 3) as u32 == innermost => drop(open.pop()),
-                _ => return Err(self.error("illegal wire type")),
+                _ => return Err(self.error(Flaw::WireType)),
             }
         }
         Ok(())
     }
 
     #[cold]
-    fn error(&self, what: &str) -> DecodeError {
-        DecodeError::text(format!("protobuf: {what} (byte {})", self.pos))
+    fn error(&self, flaw: Flaw) -> Malformed {
+        Malformed { flaw, at: self.pos }
+    }
+}
+
+/// What is wrong with the bytes of a message, and where. Small, because it
+/// travels in the result of every field that is read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("protobuf: {flaw} (byte {at})")]
+pub struct Malformed {
+    flaw: Flaw,
+    at: usize,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+enum Flaw {
+    #[error("field number out of range")]
+    FieldNumber,
+    #[error("illegal wire type")]
+    WireType,
+    #[error("truncated varint")]
+    Varint,
+    #[error("varint overflows 64 bits")]
+    Overflow,
+    #[error("truncated fixed-width number")]
+    Fixed,
+    #[error("length exceeds the message")]
+    Length,
+    #[error("group without an end")]
+    GroupEnd,
+    #[error("groups nested too deeply")]
+    GroupDepth,
+}
+
+impl From<Malformed> for DecodeError {
+    #[cold]
+    fn from(malformed: Malformed) -> Self {
+        Self::text(malformed.to_string())
     }
 }
 
@@ -299,7 +342,7 @@ impl<'a> Writer<'a> {
 mod tests {
     use super::*;
 
-    fn fields(body: &[u8]) -> Result<Vec<(u32, Field)>, DecodeError> {
+    fn fields(body: &[u8]) -> Result<Vec<(u32, Field)>, Malformed> {
         let mut reader = Reader::new(body);
         let mut out = Vec::new();
         while let Some(f) = reader.next_field()? {
