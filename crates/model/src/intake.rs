@@ -124,4 +124,8 @@ pub struct Intake {
     pub client: ClientFlags,
     /// Arrival, nanoseconds since the Unix epoch.
     pub received_at: i64,
+    /// The same bytes came before and their sender had no answer in time: the
+    /// spans are stored once by the store, and must not be counted or sampled
+    /// a second time.
+    pub resent: bool,
 }

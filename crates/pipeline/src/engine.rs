@@ -129,7 +129,8 @@ pub struct DrainReport {
 }
 
 impl Pipeline {
-    /// Starts the workers.
+    /// Starts the workers. `ledger` is passed in because a store that
+    /// recognises what is sent again reports to it, too.
     ///
     /// # Errors
     /// The system refuses a thread.
@@ -140,12 +141,13 @@ impl Pipeline {
         destinations: Vec<Destination>,
         stats: Arc<dyn StatsSink>,
         rates: Rates,
+        ledger: Arc<Ledger>,
     ) -> std::io::Result<Self> {
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
         let count = if config.workers == 0 { cores } else { config.workers };
         let shared = Arc::new(Shared {
             budget: Budget::new(config.budget),
-            ledger: Arc::new(Ledger::default()),
+            ledger,
             queue: Queue::new(config.queue),
             destinations: destinations.into(),
             deliveries: Arc::default(),

@@ -44,6 +44,7 @@ async fn server() {
         vec![Destination::store("discard", Arc::new(Discard))],
         Arc::new(DiscardStats),
         Rates::keep_everything(0),
+        Arc::default(),
     )
     .unwrap();
     let receiver = Arc::new(Receiver::new(Config::default(), pipeline.inlet(), Arc::new(NoContainers), None));

@@ -7,6 +7,7 @@
 //! | `conn.rs` | deadlines on a connection: head, body, idle |
 //! | `body.rs` | [`receive`]: a request body, paid for as it arrives; [`expand`]: decompression |
 //! | `answer.rs` | [`Answer`]: replies the way Go's `net/http` writes them |
+//! | `resend.rs` | recognising requests that a client sends again |
 //! | `mux.rs` | paths the way Go's `ServeMux` reads them |
 //! | `datadog/` | the Datadog trace API |
 //! | `proxy/` | what tracers send besides: profiles, telemetry, events |
@@ -22,6 +23,7 @@ pub mod datadog;
 mod listener;
 mod mux;
 pub mod proxy;
+mod resend;
 mod server;
 
 pub use answer::{Answer, AnswerBody, StreamError};

@@ -1,6 +1,7 @@
 //! Settings of the store, and the clock.
 
 use spanloom_journal::{Fault, SyncPolicy};
+use spanloom_model::Protocol;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -61,6 +62,8 @@ pub struct Config {
     /// Threads of the store's own for flushing, compaction and retention. Off,
     /// only the calls of [`crate::Store`] do it: for tests.
     pub background: bool,
+    /// Told how many spans of an append were recognised as sent again.
+    pub on_duplicates: Option<Arc<dyn Fn(Protocol, u64) + Send + Sync>>,
     /// The clock.
     pub clock: Arc<dyn Clock>,
     /// Bytes free at the data directory instead of asking the system: for tests.
@@ -87,6 +90,7 @@ impl Default for Config {
             keep_bytes: 0,
             disk_floor: 1 << 30,
             background: true,
+            on_duplicates: None,
             clock: Arc::new(SystemClock),
             free_bytes: None,
             log_fault: None,

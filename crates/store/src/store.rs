@@ -162,7 +162,11 @@ impl Core {
         let Doors { intake, encoder } = &mut *doors;
         intake.begin(now, batch.intake.protocol.is_datadog());
         let encoded = encoder.encode(batch, intake);
-        self.counters.duplicates(u64::from(encoded.skipped));
+        let duplicates = u64::from(encoded.skipped);
+        self.counters.duplicates(duplicates);
+        if let (1.., Some(tell)) = (duplicates, &self.config.on_duplicates) {
+            tell(batch.intake.protocol, duplicates);
+        }
         let aliases = intake.take_found();
         if !aliases.is_empty() {
             *lock(&self.aliases) = Arc::clone(intake.aliases());

@@ -61,13 +61,19 @@ impl Processor for AgentStep {
             return;
         }
         let mut counts = Counts::default();
-        let counted_by_client = batch.intake.client.computed_stats;
+        let resent = batch.intake.resent;
+        let counted = batch.intake.client.computed_stats || resent;
         let (concentrator, samplers) = (&self.concentrator, &self.samplers);
         self.agent.process(batch, now, &mut counts, |batch, c| {
-            if !counted_by_client {
+            if !counted {
                 lock(concentrator).add_chunk(batch, &batch.chunks[c], now);
             }
             match samplers {
+                // The first copy is on its way already.
+                Some(_) if resent => {
+                    batch.chunks[c].sampled.leaves = Leaves::Nothing;
+                    true
+                }
                 Some(samplers) => lock(samplers).decide(batch, c, now).leaves != Leaves::Nothing,
                 None => true,
             }

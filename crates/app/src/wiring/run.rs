@@ -14,7 +14,7 @@ use spanloom_journal::SyncPolicy;
 use spanloom_model::{SpanReader, SpanWriter, TraceId};
 use spanloom_obfuscator::Obfuscator;
 use spanloom_pipeline::{
-    Clock, Config as PipelineConfig, Destination, Phase, Pipeline, Rates, Stop, SystemClock,
+    Clock, Config as PipelineConfig, Destination, Ledger, Phase, Pipeline, Rates, Stop, SystemClock,
 };
 use spanloom_receivers::datadog::Receiver;
 use spanloom_receivers::{Listener, ServerConfig, ServerStats, serve};
@@ -139,8 +139,9 @@ impl Program {
         let dir = convert::data_dir(s, around.home.clone(), around.xdg_data_home.clone(), around.root);
         let guard = lock_directory(&dir)?;
         let policy = if s.ack == "always" { SyncPolicy::Always } else { SyncPolicy::Interval };
+        let ledger = Arc::new(Ledger::default());
         let store = match mode {
-            Mode::Run => Some(open_store(s, &dir, policy)?),
+            Mode::Run => Some(open_store(s, &dir, policy, &ledger)?),
             Mode::Agent => None,
         };
         let exporter =
@@ -192,7 +193,7 @@ impl Program {
         }
         let config = PipelineConfig { budget: s.intake_memory.0, ..PipelineConfig::default() };
         let pipeline =
-            Pipeline::start(config, clock, chain, destinations, Arc::clone(&statistics) as _, rates)
+            Pipeline::start(config, clock, chain, destinations, Arc::clone(&statistics) as _, rates, ledger)
                 .map_err(|e| format!("the pipeline cannot start: {e}"))?;
         let pipeline = Arc::new(pipeline);
 
@@ -436,9 +437,11 @@ fn lock_directory(dir: &Path) -> Result<std::fs::File, String> {
     Ok(file)
 }
 
-fn open_store(s: &Settings, dir: &Path, ack: SyncPolicy) -> Result<Arc<Store>, String> {
+fn open_store(s: &Settings, dir: &Path, ack: SyncPolicy, ledger: &Arc<Ledger>) -> Result<Arc<Store>, String> {
+    let ledger = Arc::clone(ledger);
     let config = StoreConfig {
         ack,
+        on_duplicates: Some(Arc::new(move |protocol, spans| ledger.duplicates(protocol, spans, 0))),
         keep_for: s.retention_age,
         keep_bytes: s.retention_size.0,
         disk_floor: s.disk_floor.0,

@@ -82,7 +82,7 @@ impl View {
             dropped_p0_traces: r.u64()?,
             dropped_p0_spans: r.u64()?,
         };
-        let intake = Intake { protocol: *protocol, transport, client, received_at: r.i64()? };
+        let intake = Intake { protocol: *protocol, transport, client, received_at: r.i64()?, resent: false };
         let mut sections = [Range32::default(); 10];
         for section in &mut sections {
             let len = r.count(1)?;

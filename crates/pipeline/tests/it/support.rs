@@ -71,7 +71,16 @@ pub fn no_steps() -> ChainFactory {
 pub fn start(config: Config, chain: ChainFactory, destinations: Vec<Destination>) -> Pipeline {
     let rates = Rates::default();
     rates.publish(BTreeMap::new(), 0);
-    Pipeline::start(config, Arc::new(FixedClock), chain, destinations, Arc::new(DiscardStats), rates).unwrap()
+    Pipeline::start(
+        config,
+        Arc::new(FixedClock),
+        chain,
+        destinations,
+        Arc::new(DiscardStats),
+        rates,
+        Arc::default(),
+    )
+    .unwrap()
 }
 
 pub const GRACE: Duration = Duration::from_secs(30);

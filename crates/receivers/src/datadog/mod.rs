@@ -45,6 +45,7 @@ pub struct Receiver {
     containers: Arc<dyn ContainerResolver>,
     /// Big bodies are decoded by so many threads at most.
     decode_slots: Semaphore,
+    resends: Arc<crate::resend::Resends>,
     info: info::Info,
     proxy: Proxy,
     version: HeaderValue,
@@ -84,6 +85,7 @@ impl Receiver {
             version: HeaderValue::try_from(&config.info.version)
                 .unwrap_or(HeaderValue::from_static("unknown")),
             state: HeaderValue::try_from(info.hash()).unwrap_or(HeaderValue::from_static("")),
+            resends: Arc::default(),
             decode_slots: Semaphore::new(slots.min(Semaphore::MAX_PERMITS)),
             config,
             inlet,

@@ -106,6 +106,7 @@ impl Receiver {
             transport: request.conn.transport,
             client: req::client_flags(request),
             received_at: self.inlet.now(),
+            resent: false,
         };
         let meta = self.meta(request);
         let Received { bytes, more, mut permit } =
@@ -121,6 +122,7 @@ impl Receiver {
         if encoding == Encoding::Msgpack && bytes.len() as u64 >= max {
             return Err(Failure::TooLarge);
         }
+        let working = self.resends.begin(&bytes, std::time::Instant::now());
         let decoded = if bytes.len() <= INLINE_BYTES {
             decode(version, encoding, bytes, intake, &meta)
         } else {
@@ -138,11 +140,18 @@ impl Receiver {
             Err(DecodeError::UnexpectedEof | DecodeError::TooFewBytes) if more => {
                 return Err(Failure::TooLarge);
             }
-            Err(error) => return Err(Failure::Decode(error)),
+            Err(error) => {
+                working.answered(std::time::Instant::now(), true);
+                return Err(Failure::Decode(error));
+            }
         };
+        batch.intake.resent = working.again;
         self.add_container_tags(&mut batch);
         permit.resize(batch.size() as u64);
-        match self.inlet.submit(batch, permit).await {
+        let submitted = self.inlet.submit(batch, permit).await;
+        // After a time-out nobody knows: the batch may still be kept.
+        working.answered(std::time::Instant::now(), !matches!(submitted, Err(Refused::Timeout)));
+        match submitted {
             Ok(_) => Ok(()),
             Err(Refused::Busy) => Err(Failure::Overload("queue_full")),
             Err(Refused::NotTaken { reason }) => Err(Failure::Overload(reason)),

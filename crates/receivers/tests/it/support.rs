@@ -132,6 +132,7 @@ pub async fn start_with(setup: Setup) -> Running {
             vec![Destination::store("store", store.clone())],
             stats.clone(),
             rates.clone(),
+            Arc::default(),
         )
         .unwrap(),
     );
