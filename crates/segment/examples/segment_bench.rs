@@ -104,7 +104,7 @@ fn batch(r: &mut Rng, from: i64, minutes: u64) -> Batch {
             if i % 2 == 0 {
                 attr(&mut b, "db.system", "postgresql");
             }
-            if operation % 2 == 0 {
+            if operation.is_multiple_of(2) {
                 attr(&mut b, "feature.flag", ["on", "off"][r.below(2) as usize]);
             }
             let failed = status == 500;
@@ -366,7 +366,8 @@ fn main() {
     };
     let window = TimeRange { start: BASE + 30_000_000_000, end: BASE + 40_000_000_000 };
     let slow = Expr::Is(Cond::Duration { min: 300_000_000, max: i64::MAX });
-    let questions: [(&str, Box<dyn Fn(&mut Rng) -> Search>); 6] = [
+    type Question<'a> = Box<dyn Fn(&mut Rng) -> Search + 'a>;
+    let questions: [(&str, Question<'_>); 6] = [
         ("service+operation", Box::new(|r| one(operation(r.below(40), r.below(100)), TimeRange::ALL))),
         (
             "  and duration",

@@ -24,6 +24,7 @@
 //! | `encoding.rs` | Parquet value encodings and bounded reading |
 //! | `json.rs` | exact JSON of structured values |
 //! | `intern.rs` | byte strings to numbers |
+//! | `fuzz.rs` | one pure entry to all decoders, for fuzzing |
 //! | `error.rs` | [`SegmentError`] |
 #![forbid(unsafe_code)]
 mod build;
@@ -32,6 +33,8 @@ mod column;
 mod encoding;
 mod error;
 mod format;
+#[doc(hidden)]
+pub mod fuzz;
 mod intern;
 mod json;
 mod merge;

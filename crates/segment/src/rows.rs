@@ -378,7 +378,7 @@ pub(crate) fn read_scope(json: &[u8], batch: &mut Batch) -> Decoded<Scope> {
     })
 }
 
-fn read_chunk(json: &[u8], batch: &mut Batch) -> Decoded<(Chunk, Protocol)> {
+pub(crate) fn read_chunk(json: &[u8], batch: &mut Batch) -> Decoded<(Chunk, Protocol)> {
     let o = object(json, batch)?;
     let protocol = batch.get_str(o, "protocol").unwrap_or_default();
     let protocol = Protocol::ALL.into_iter().find(|p| p.name() == protocol).unwrap_or_default();

@@ -576,7 +576,7 @@ impl Segment {
     }
 }
 
-fn read_columns(raw: &[u8]) -> Decoded<Vec<Column>> {
+pub(crate) fn read_columns(raw: &[u8]) -> Decoded<Vec<Column>> {
     let mut r = Reader::new(raw);
     let n = r.count(schema::MAX_COLUMNS)?;
     let mut columns = schema::fixed();
@@ -597,7 +597,7 @@ fn read_columns(raw: &[u8]) -> Decoded<Vec<Column>> {
     Ok(columns)
 }
 
-fn read_group(raw: &[u8], columns: usize) -> Decoded<Group> {
+pub(crate) fn read_group(raw: &[u8], columns: usize) -> Decoded<Group> {
     let mut r = Reader::new(raw);
     let rows = r.count(MAX_RAW)?;
     let blocks = r.count(GROUP_BLOCKS)?;
@@ -644,7 +644,7 @@ fn read_group(raw: &[u8], columns: usize) -> Decoded<Group> {
     Ok(Group { rows, zones, columns: out })
 }
 
-fn read_postings(raw: &[u8]) -> Decoded<Vec<Option<Blocks>>> {
+pub(crate) fn read_postings(raw: &[u8]) -> Decoded<Vec<Option<Blocks>>> {
     let mut r = Reader::new(raw);
     let n = r.count(raw.len())?;
     let mut out = Vec::with_capacity(n);
@@ -665,13 +665,13 @@ fn read_postings(raw: &[u8]) -> Decoded<Vec<Option<Blocks>>> {
     Ok(out)
 }
 
-fn read_filters(raw: &[u8]) -> Decoded<Vec<(usize, Vec<u8>)>> {
+pub(crate) fn read_filters(raw: &[u8]) -> Decoded<Vec<(usize, Vec<u8>)>> {
     let mut r = Reader::new(raw);
     let n = r.count(GROUP_BLOCKS)?;
     (0..n).map(|_| Ok((r.count(GROUP_BLOCKS - 1)?, r.text()?.to_vec()))).collect()
 }
 
-fn read_fences(raw: &[u8]) -> Decoded<Vec<Fence>> {
+pub(crate) fn read_fences(raw: &[u8]) -> Decoded<Vec<Fence>> {
     let mut r = Reader::new(raw);
     let mut out = Vec::new();
     while !r.is_empty() {

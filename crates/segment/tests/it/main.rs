@@ -2,5 +2,7 @@
 
 mod gen_spans;
 mod merging;
+mod robust;
 mod roundtrip;
 mod search;
+mod version;

@@ -1,0 +1,64 @@
+//! One pure entry to all decoders of stored bytes, for mutation tests and
+//! fuzzing. The files' checksums keep such bytes away in practice.
+
+use crate::encoding::Reader;
+use crate::json::Parser;
+use crate::page::{Dict, Page, decompress};
+use crate::schema::{self, Shape};
+use crate::segment::{self, PagePlace, Place};
+use crate::traces::{self, Strings, TraceBlock};
+use crate::{format, rows};
+use spanloom_model::{Batch, TraceId};
+use std::sync::Arc;
+
+/// Gives bytes to one of the decoders: the first byte says to which, the next
+/// two how many rows or values are expected.
+pub fn decode(bytes: &[u8]) {
+    let mut r = Reader::new(bytes);
+    let (Ok(kind), Ok(a), Ok(b)) = (r.u8(), r.u8(), r.u8()) else { return };
+    let n = usize::from(a) | usize::from(b & 63) << 8;
+    let rest = r.take(r.left()).unwrap_or_default();
+    let mut batch = Batch::default();
+    match kind {
+        0 => drop(format::read_tail(rest)),
+        1 => drop(format::read_directory(rest)),
+        2 => drop(segment::read_columns(rest)),
+        3 => drop(segment::read_group(rest, n)),
+        4 => drop(segment::read_postings(rest)),
+        5 => drop(segment::read_filters(rest)),
+        6 => drop(segment::read_fences(rest)),
+        7 => drop(traces::read_directory(rest)),
+        8 => {
+            if let Ok(strings) = Strings::read(rest) {
+                drop(traces::read_operations(rest, &strings));
+            }
+        }
+        9 => {
+            if let Ok(block) = TraceBlock::read(rest.to_vec()) {
+                for i in 0..block.starts.len() + 1 {
+                    drop(block.part(i, TraceId(1), &Strings::default()));
+                }
+            }
+        }
+        10 => drop(Parser::new(rest).attrs(&mut batch, 0, Some(&mut Vec::new()))),
+        11 => drop(rows::read_process(rest, &mut batch)),
+        12 => drop(rows::read_scope(rest, &mut batch)),
+        13 => drop(rows::read_chunk(rest, &mut batch)),
+        14 => drop(rows::read_events(rest, &mut batch)),
+        15 => drop(rows::read_links(rest, &mut batch)),
+        16 => drop(decompress(rest, n)),
+        17 => drop(Dict::read(rest.to_vec(), n, if b & 64 == 0 { Shape::Texts } else { Shape::Words })),
+        _ => {
+            let columns = schema::fixed();
+            let dict = Dict::read(vec![0; 64], 8, Shape::Words).ok().map(Arc::new);
+            let place = Place { offset: 0, len: 0, raw: rest.len(), crc: 0 };
+            let place = PagePlace { first_row: 0, rows: n, enc: b >> 6, place };
+            let column = &columns[usize::from(kind) % columns.len()];
+            if let Ok(page) = Page::read(rest.to_vec(), &place, column, dict) {
+                for row in 0..n + 2 {
+                    let _ = (page.bytes(row), page.word(row), page.id_at(row));
+                }
+            }
+        }
+    }
+}
