@@ -43,6 +43,10 @@ impl SectionKey {
     pub const fn postings(group: u32, column: usize) -> Self {
         Self { kind: 8, group, column: column as u32 }
     }
+    pub const TIMES: Self = Self { kind: 10, group: 0, column: 0 };
+    pub const fn operation_lists(part: u32) -> Self {
+        Self { kind: 11, group: part, column: 0 }
+    }
     pub const fn filters(group: u32, column: usize) -> Self {
         Self { kind: 9, group, column: column as u32 }
     }

@@ -1,14 +1,15 @@
 //! One pure entry to all decoders of stored bytes, for mutation tests and
-//! fuzzing. The files' checksums keep such bytes away in practice.
+//! fuzzing (the files' checksums keep such bytes away in practice), and a
+//! search that never scans, so that tests of small segments reach that way too.
 
 use crate::encoding::Reader;
 use crate::json::Parser;
 use crate::page::{Dict, Page, decompress};
 use crate::schema::{self, Shape};
-use crate::segment::{self, PagePlace, Place};
+use crate::segment::{self, PagePlace, Place, Segment};
 use crate::traces::{self, Strings, TraceBlock};
-use crate::{format, rows};
-use spanloom_model::{Batch, TraceId};
+use crate::{Hits, SegmentError, format, rows};
+use spanloom_model::{Batch, Search, TraceId};
 use std::sync::Arc;
 
 /// Gives bytes to one of the decoders: the first byte says to which, the next
@@ -46,6 +47,8 @@ pub fn decode(bytes: &[u8]) {
         13 => drop(rows::read_chunk(rest, &mut batch)),
         14 => drop(rows::read_events(rest, &mut batch)),
         15 => drop(rows::read_links(rest, &mut batch)),
+        18 => drop(crate::recent::Times::read(rest)),
+        19 => drop(crate::recent::read_list(rest, 0, n, &mut Vec::new())),
         16 => drop(decompress(rest, n)),
         17 => drop(Dict::read(rest.to_vec(), n, if b & 64 == 0 { Shape::Texts } else { Shape::Words })),
         _ => {
@@ -61,4 +64,9 @@ pub fn decode(bytes: &[u8]) {
             }
         }
     }
+}
+
+/// [`Segment::search`], trying trace after trace whatever the indexes say.
+pub fn search_by_trace<'s>(segment: &'s Segment, search: &Search) -> Result<Hits<'s>, SegmentError> {
+    segment.search_within(search, 0, usize::MAX)
 }

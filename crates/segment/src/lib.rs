@@ -18,7 +18,9 @@
 //! | `segment.rs` | [`Segment`]: an open segment; finding and decoding its parts |
 //! | `page.rs` | decoded pages and dictionaries |
 //! | `rows.rs` | rows back to spans |
-//! | `search.rs` | [`Segment::hits`]: which traces meet a search |
+//! | `recent.rs` | traces in order of time, and by operation |
+//! | `hits.rs` | [`Segment::search`], [`Segment::hits`]: which traces meet a search, newest first |
+//! | `search.rs` | whether rows meet a condition |
 //! | `cache.rs` | [`Cache`]: bounded, shared by all segments |
 //! | `schema.rs` | the columns and their Parquet types |
 //! | `encoding.rs` | Parquet value encodings and bounded reading |
@@ -35,12 +37,14 @@ mod error;
 mod format;
 #[doc(hidden)]
 pub mod fuzz;
+mod hits;
 mod intern;
 mod json;
 mod merge;
 mod meta;
 mod page;
 mod promote;
+mod recent;
 mod rows;
 mod schema;
 mod search;
@@ -51,9 +55,10 @@ mod writer;
 pub use build::write_segment;
 pub use cache::Cache;
 pub use error::SegmentError;
+pub use hits::{Hit, Hits};
 pub use merge::merge;
 pub use meta::SegmentMeta;
-pub use search::Hit;
+
 pub use segment::Segment;
 pub use traces::{RootSpan, TracePart};
 pub use writer::WriteOptions;

@@ -1,4 +1,4 @@
-//! Which traces of a segment meet a search.
+//! Whether rows meet a condition.
 //!
 //! Every condition is a disjunction over columns ("the attribute is in the
 //! set, or in a promoted column, or in the resource …"). A dictionary is
@@ -6,7 +6,7 @@
 //! the blocks worth decoding; rows are then judged by codes, and only rows
 //! whose codes do not decide are rebuilt and given to [`Expr::matches`].
 
-use crate::column::{BLOCK, Blocks, GROUP_BLOCKS, block_list, enc, filter_has};
+use crate::column::{BLOCK, Blocks, GROUP_BLOCKS, enc, filter_has};
 use crate::encoding::stable_hash;
 use crate::error::{Malformed, SegmentError};
 use crate::format;
@@ -16,29 +16,17 @@ use crate::rows::{Assembler, View, kind_of, read_events, read_links, read_proces
 use crate::schema::{self as s};
 use crate::segment::{Group, Segment};
 use spanloom_model::{
-    Attr, AttrScope, Batch, Cond, Cursor, Expr, Literal, Op, Range32, Search, Span, SpanId, Status, TraceId,
-    Value, WindowOn, flags, keys,
+    Attr, AttrScope, Batch, Cond, Expr, Literal, Op, Range32, Span, SpanId, Status, Value, flags, keys,
 };
 use std::collections::HashMap;
 use std::sync::Arc;
 
-/// A trace that meets part of a search.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Hit {
-    /// Trace.
-    pub trace_id: TraceId,
-    /// Bit i: some span in this segment meets `each[i]` (and, for
-    /// [`WindowOn::SpanStart`], starts in the window). Conditions from the
-    /// 65th on are not judged.
-    pub mask: u64,
-    /// Earliest start of the trace's spans in this segment (0 if none has a start).
-    pub start: i64,
-}
-
 /// A row does not meet a condition, may meet it, meets it.
-const NO: u8 = 0;
+pub(crate) const NO: u8 = 0;
 const MAYBE: u8 = 1;
-const YES: u8 = 2;
+pub(crate) const YES: u8 = 2;
+/// Not judged yet.
+const UNKNOWN: u8 = 3;
 
 const NONE: Blocks = [0; GROUP_BLOCKS / 64];
 
@@ -51,92 +39,18 @@ enum Piece {
     Failed,
 }
 
-impl Segment {
-    /// Traces with spans that meet at least one condition of the search (all
-    /// traces with a span in the window if it has none), newest first, ties by
-    /// id. With a `floor`, traces that start before it may be left out.
-    /// [`Search::limit`] and [`Search::after`] are the caller's business.
-    pub fn hits(&self, search: &Search, floor: Option<Cursor>) -> Result<Vec<Hit>, SegmentError> {
-        let windowed = search.window_on == WindowOn::SpanStart;
-        let mut found: HashMap<u128, (u64, u32), foldhash::fast::RandomState> = HashMap::default();
-        let everything = [Expr::True];
-        let each = if search.each.is_empty() { &everything[..] } else { &search.each[..] };
-        for group in 0..self.group_rows.len() as u32 {
-            let mut run = Run::new(self, group)?;
-            for (i, expr) in each.iter().take(64).enumerate() {
-                let bit = if search.each.is_empty() { 0 } else { 1u64 << i };
-                let mut blocks = run.prune(expr)?;
-                for (b, zone) in run.dir.zones.iter().enumerate() {
-                    let outside = windowed
-                        && (zone.min_start > search.window.end || zone.max_start < search.window.start);
-                    if outside || floor.is_some_and(|f| zone.max_start < f.start) {
-                        blocks[b / 64] &= !(1 << (b % 64));
-                    }
-                }
-                for block in block_list(&blocks) {
-                    let zone = run.dir.zones[block];
-                    let inside =
-                        search.window.contains(zone.min_start) && search.window.contains(zone.max_start);
-                    let rows = block * BLOCK..((block + 1) * BLOCK).min(run.dir.rows);
-                    if rows.is_empty() {
-                        continue;
-                    }
-                    let mut verdict = Vec::new();
-                    run.eval(expr, &rows, &mut verdict)?;
-                    for (row, v) in rows.zip(verdict) {
-                        if v == NO {
-                            continue;
-                        }
-                        if windowed && !inside {
-                            let start = run.view.word(s::START, row)?.unwrap_or(0);
-                            if !search.window.contains(start) {
-                                continue;
-                            }
-                        }
-                        let id = run.id(row)?;
-                        if let Some((mask, _)) = found.get_mut(&id) {
-                            if *mask & bit == bit {
-                                continue;
-                            }
-                            if v == YES || run.check(expr, row, id)? {
-                                *mask |= bit;
-                            }
-                        } else if v == YES || run.check(expr, row, id)? {
-                            let (ordinal, _) = self.trace_of(group, row)?;
-                            found.insert(id, (bit, ordinal));
-                        }
-                    }
-                }
-            }
-        }
-        let mut hits = Vec::with_capacity(found.len());
-        // In order of the trace table: each of its blocks is decoded once, also
-        // when there are more of them than the cache holds.
-        let mut found: Vec<_> = found.into_iter().collect();
-        found.sort_unstable_by_key(|(_, (_, ordinal))| *ordinal);
-        for (id, (mask, ordinal)) in found {
-            let start = self.trace_start(ordinal)?;
-            if floor.is_none_or(|f| start >= f.start) {
-                hits.push(Hit { trace_id: TraceId(id), mask, start });
-            }
-        }
-        hits.sort_unstable_by_key(|h| (std::cmp::Reverse(h.start), h.trace_id));
-        Ok(hits)
-    }
-}
-
 /// Evaluation over one row group.
-struct Run<'s> {
+pub(crate) struct Run<'s> {
     segment: &'s Segment,
     group: u32,
-    dir: Arc<Group>,
-    view: View<'s>,
+    pub dir: Arc<Group>,
+    pub view: View<'s>,
     /// Verdict per code, by condition (its address) and column.
-    verdicts: HashMap<(usize, usize), Arc<Vec<u8>>, foldhash::fast::RandomState>,
+    verdicts: HashMap<(usize, usize), Vec<u8>, foldhash::fast::RandomState>,
 }
 
 impl<'s> Run<'s> {
-    fn new(segment: &'s Segment, group: u32) -> Result<Self, SegmentError> {
+    pub fn new(segment: &'s Segment, group: u32) -> Result<Self, SegmentError> {
         Ok(Self {
             segment,
             group,
@@ -146,14 +60,14 @@ impl<'s> Run<'s> {
         })
     }
 
-    fn id(&mut self, row: usize) -> Result<u128, SegmentError> {
+    pub fn id(&mut self, row: usize) -> Result<u128, SegmentError> {
         let page = self.view.page(s::TRACE_ID, row)?;
         let id = page.id_at(row).map(|(_, id)| id);
         id.ok_or_else(|| self.segment.damaged(format::SPANS, Malformed("a row is missing")))
     }
 
     /// Rebuilds a row and judges it.
-    fn check(&mut self, expr: &Expr, row: usize, id: u128) -> Result<bool, SegmentError> {
+    pub fn check(&mut self, expr: &Expr, row: usize, id: u128) -> Result<bool, SegmentError> {
         let mut one = Assembler::default();
         one.push(&mut self.view, row, id)?;
         if self.view.word(s::PARENT_ROW, row)?.unwrap_or(0) != 0
@@ -292,35 +206,29 @@ impl<'s> Run<'s> {
         Ok(verdict(expr.matches(&b, &span, None)))
     }
 
-    /// Verdicts on the values of a dictionary.
-    fn dict_verdicts(&mut self, expr: &Expr, column: usize) -> Result<Arc<Vec<u8>>, SegmentError> {
+    /// Verdict on a value of a dictionary. A set that does not even contain
+    /// the key's text is not parsed.
+    fn judge_code(&self, expr: &Expr, column: usize, value: &[u8]) -> Result<u8, SegmentError> {
+        if column == s::ATTRIBUTES
+            && let Expr::Is(Cond::Attr { key, .. } | Cond::HasAttr { key, .. }) = expr
+            && key.bytes().all(|b| b > 0x1f && b != b'"' && b != b'\\')
+            && memchr::memmem::find(value, key.as_bytes()).is_none()
+        {
+            return Ok(NO);
+        }
+        self.judge(expr, column, value)
+    }
+
+    /// Takes the verdicts on a dictionary's values found so far.
+    fn take_verdicts(&mut self, expr: &Expr, column: usize, len: usize) -> Vec<u8> {
         let key = (std::ptr::from_ref(expr) as usize, column);
-        if let Some(v) = self.verdicts.get(&key) {
-            return Ok(v.clone());
-        }
-        let dict = self.segment.dict(self.group, column)?;
-        let mut out = Vec::with_capacity(dict.len());
-        // A set that does not even contain the key's text need not be parsed.
-        let needle = match expr {
-            Expr::Is(Cond::Attr { key, .. } | Cond::HasAttr { key, .. })
-                if column == s::ATTRIBUTES && key.bytes().all(|b| b > 0x1f && b != b'"' && b != b'\\') =>
-            {
-                Some(format!("\"{key}\":"))
-            }
-            _ => None,
-        };
-        let finder = needle.as_ref().map(|n| memchr::memmem::Finder::new(n.as_bytes()));
-        for code in 0..dict.len() as u32 {
-            let bytes = dict.bytes(code);
-            if finder.as_ref().is_some_and(|f| f.find(bytes).is_none()) {
-                out.push(NO);
-            } else {
-                out.push(self.judge(expr, column, bytes)?);
-            }
-        }
-        let out = Arc::new(out);
-        self.verdicts.insert(key, out.clone());
-        Ok(out)
+        let mut out = self.verdicts.remove(&key).unwrap_or_default();
+        out.resize(len, UNKNOWN);
+        out
+    }
+
+    fn put_verdicts(&mut self, expr: &Expr, column: usize, verdicts: Vec<u8>) {
+        self.verdicts.insert((std::ptr::from_ref(expr) as usize, column), verdicts);
     }
 
     /// All blocks of the row group.
@@ -333,7 +241,7 @@ impl<'s> Run<'s> {
     }
 
     /// Blocks that may hold a row that meets the expression.
-    fn prune(&mut self, expr: &Expr) -> Result<Blocks, SegmentError> {
+    pub fn prune(&mut self, expr: &Expr) -> Result<Blocks, SegmentError> {
         Ok(match expr {
             Expr::True | Expr::Not(_) => self.all(),
             Expr::And(parts) => {
@@ -424,8 +332,14 @@ impl<'s> Run<'s> {
     }
 
     fn piece_blocks(&mut self, expr: &Expr, cond: &Cond, column: usize) -> Result<Blocks, SegmentError> {
-        let verdicts = self.dict_verdicts(expr, column)?;
-        let mut out = self.coded_blocks(column, &verdicts)?;
+        let dict = self.segment.dict(self.group, column)?;
+        let mut verdicts = self.take_verdicts(expr, column, dict.len());
+        for (code, v) in verdicts.iter_mut().enumerate().filter(|(_, v)| **v == UNKNOWN) {
+            *v = self.judge_code(expr, column, dict.bytes(code as u32))?;
+        }
+        let out = self.coded_blocks(column, &verdicts);
+        self.put_verdicts(expr, column, verdicts);
+        let mut out = out?;
         let plain = self.plain_blocks(column);
         if plain == NONE {
             return Ok(out);
@@ -449,7 +363,7 @@ impl<'s> Run<'s> {
     }
 
     /// Verdict on each of the rows.
-    fn eval(
+    pub fn eval(
         &mut self,
         expr: &Expr,
         rows: &std::ops::Range<usize>,
@@ -566,19 +480,22 @@ impl<'s> Run<'s> {
             ) => Some(t.as_bytes()),
             _ => None,
         };
-        let verdicts = self.dict_verdicts(expr, column)?;
         let mut row = rows.start;
         while row < rows.end {
             let page = self.view.page(column, row)?.clone();
             let end = rows.end.min(page.first_row + page.rows);
             let to = &mut out[row - rows.start..end - rows.start];
-            if let Some((codes, _)) = page.codes() {
+            if let Some((codes, dict)) = page.codes() {
+                let mut verdicts = self.take_verdicts(expr, column, dict.len());
                 let codes = &codes[row - page.first_row..end - page.first_row];
-                for (v, code) in to.iter_mut().zip(codes) {
-                    if *code != NO_CODE {
-                        *v = (*v).max(verdicts.get(usize::from(*code)).copied().unwrap_or(MAYBE));
+                for (v, code) in to.iter_mut().zip(codes).filter(|(_, c)| **c != NO_CODE) {
+                    let Some(judged) = verdicts.get_mut(usize::from(*code)) else { continue };
+                    if *judged == UNKNOWN {
+                        *judged = self.judge_code(expr, column, dict.bytes(u32::from(*code)))?;
                     }
+                    *v = (*v).max(*judged);
                 }
+                self.put_verdicts(expr, column, verdicts);
             } else {
                 for (row, v) in (row..end).zip(to) {
                     let judged = match (page.bytes(row), page.word(row), exact) {

@@ -8,8 +8,9 @@ use crate::format::{self, MAX_RAW, Section, SectionKey};
 use crate::json::Type;
 use crate::meta::SegmentMeta;
 use crate::page::{Dict, Page};
+use crate::recent::{self, Times};
 use crate::schema::{self, Column};
-use crate::traces::{self, BlockPlace, Strings, TRACE_BLOCK, TraceBlock, TracePart};
+use crate::traces::{self, BlockPlace, Operations, Strings, TRACE_BLOCK, TraceBlock, TracePart};
 use spanloom_model::{AttrKey, Operation, TraceId};
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
@@ -92,6 +93,9 @@ mod kind {
     pub const TRACE_BLOCK: u8 = 7;
     pub const POSTINGS: u8 = 8;
     pub const FILTERS: u8 = 9;
+    pub const TIMES: u8 = 10;
+    pub const OPERATIONS: u8 = 11;
+    pub const LISTS: u8 = 12;
 }
 
 static NEXT: AtomicU64 = AtomicU64::new(0);
@@ -460,14 +464,72 @@ impl Segment {
             .map_err(|e| self.damaged(format::TRACES, e))
     }
 
-    /// Every service with its operations, sorted.
+    /// Place in time of every trace.
+    pub(crate) fn times(&self) -> Result<Arc<Times>, SegmentError> {
+        self.cached(kind::TIMES, 0, 0, || {
+            let raw = self.section(SectionKey::TIMES)?;
+            let times = Times::read(&raw).map_err(|e| self.damaged(format::INDEX, e))?;
+            if times.bucket.len() as u64 != self.meta.traces {
+                return Err(self.damaged(format::INDEX, Malformed("traces are missing")));
+            }
+            let size = times.size();
+            Ok((times, size))
+        })
+    }
+
+    /// The list of operations.
+    pub(crate) fn listed(&self) -> Result<Arc<Operations>, SegmentError> {
+        self.cached(kind::OPERATIONS, 0, 0, || {
+            let raw = self.section(SectionKey::OPERATIONS)?;
+            let strings = self.strings()?;
+            let list = traces::read_operations(&raw, &strings).map_err(|e| self.damaged(format::INDEX, e))?;
+            let size = list.list.len() * 120;
+            Ok((list, size))
+        })
+    }
+
+    /// Appends the traces of an operation.
+    pub(crate) fn operation_traces(&self, list: (u32, u32), out: &mut Vec<u32>) -> Result<(), SegmentError> {
+        let part = self.cached(kind::LISTS, list.0, 0, || {
+            let raw = self.section(SectionKey::operation_lists(list.0))?;
+            let size = raw.len();
+            Ok((raw, size))
+        })?;
+        recent::read_list(&part, list.1, self.meta.traces as usize, out)
+            .map_err(|e| self.damaged(format::INDEX, e))
+    }
+
+    /// Id and rows of a trace by its number.
+    pub(crate) fn by_ordinal(&self, ordinal: u32) -> Result<(u128, Vec<Rows>), SegmentError> {
+        let fences = self.fences()?;
+        let first = fences.partition_point(|f| f.ordinal < ordinal).saturating_sub(1);
+        let mut rows = Vec::new();
+        let mut found = 0;
+        for at in first..fences.len() {
+            let f = fences[at];
+            if f.ordinal > ordinal {
+                break;
+            }
+            let page = self.id_page(&fences, at)?;
+            let (ids, ends) = page.ids();
+            let i = (ordinal - f.ordinal) as usize;
+            let Some(id) = ids.get(i) else { continue };
+            found = *id;
+            let start = if i == 0 { 0 } else { ends[i - 1] as usize };
+            rows.push((f.group, page.first_row + start..page.first_row + ends[i] as usize));
+        }
+        if rows.is_empty() {
+            return Err(self.damaged(format::INDEX, Malformed("a trace has no rows")));
+        }
+        Ok((found, rows))
+    }
+
+    /// Every service with its operations, sorted. With more than about 4 MiB
+    /// of distinct names, those of the highest trace ids are missing.
     pub fn operations(&self) -> Result<BTreeMap<String, BTreeSet<Operation>>, SegmentError> {
-        let raw = self.section(SectionKey::OPERATIONS)?;
-        let strings = self.strings()?;
-        let list = traces::read_operations(&raw, &strings).map_err(|e| self.damaged(format::INDEX, e))?;
         let mut out: BTreeMap<String, BTreeSet<Operation>> = BTreeMap::new();
-        for (service, operation) in list {
-            out.entry(service).or_default().insert(operation);
+        for o in &self.listed()?.list {
+            out.entry(o.service.clone()).or_default().insert(o.operation.clone());
         }
         Ok(out)
     }

@@ -6,8 +6,9 @@ use crate::encoding::{Reader, put_split, put_text, put_varint, put_zigzag, read_
 use crate::error::{Decoded, Malformed, SegmentError};
 use crate::format;
 use crate::intern::Interner;
+use crate::recent::{self, List, Times};
 use spanloom_model::{Operation, ServiceCount, SpanKind, Status, TraceId};
-use std::collections::HashSet;
+use std::collections::HashMap;
 use std::fs::File;
 use std::io::Write;
 use std::path::{Path, PathBuf};
@@ -84,6 +85,9 @@ struct Current {
     end: i64,
     root: Option<(u8, i64, Vec<u8>)>,
     services: Vec<(Name, u64, u64)>,
+    /// Start of the first row, and the longest duration or distance from it.
+    first: i64,
+    longest: i64,
 }
 
 #[derive(Clone, PartialEq)]
@@ -122,8 +126,11 @@ pub(crate) struct TraceTable {
     path: PathBuf,
     offset: u64,
     strings: Interner,
-    operations: HashSet<(u32, u32, u8), foldhash::fast::RandomState>,
-    last_operation: (u32, u32, u8),
+    operations: HashMap<(u32, u32, u8), List, foldhash::fast::RandomState>,
+    /// Some name was not numbered: the lists of operations are incomplete.
+    cut: bool,
+    starts: Vec<i64>,
+    classes: Vec<u8>,
     last_service: u32,
     last_name: u32,
     current: Option<Current>,
@@ -139,6 +146,8 @@ pub(crate) struct Finished {
     pub directory: Vec<u8>,
     pub strings: Vec<u8>,
     pub operations: Vec<u8>,
+    pub lists: Vec<Vec<u8>>,
+    pub times: Vec<u8>,
     pub max_end: i64,
 }
 
@@ -152,8 +161,10 @@ impl TraceTable {
             path,
             offset: format::MAGIC.len() as u64,
             strings: Interner::default(),
-            operations: HashSet::default(),
-            last_operation: (u32::MAX, 0, 0),
+            operations: HashMap::default(),
+            cut: false,
+            starts: Vec::new(),
+            classes: Vec::new(),
             last_service: 0,
             last_name: 0,
             current: None,
@@ -177,17 +188,21 @@ impl TraceTable {
     pub fn row(&mut self, facts: &RowFacts<'_>, z: &mut Zstd) -> Result<(), SegmentError> {
         if self.current.as_ref().is_none_or(|c| c.id != facts.trace_id.0) {
             self.end_trace(z)?;
-            self.current = Some(Current { id: facts.trace_id.0, end: i64::MIN, ..Current::default() });
+            self.current = Some(Current {
+                id: facts.trace_id.0,
+                end: i64::MIN,
+                first: facts.start,
+                ..Current::default()
+            });
         }
         let service = self.name(facts.service, self.last_service);
         let name = self.name(facts.name, self.last_name);
         if let (Name::Known(s), Name::Known(n)) = (&service, &name) {
             (self.last_service, self.last_name) = (*s, *n);
             let operation = (*s, *n, facts.kind as u8);
-            if operation != self.last_operation {
-                self.last_operation = operation;
-                self.operations.insert(operation);
-            }
+            self.operations.entry(operation).or_default().add(self.starts.len() as u32);
+        } else {
+            self.cut = true;
         }
         let root = if facts.root && self.current.as_ref().is_some_and(|c| c.root.is_none()) {
             let resource = self.name(facts.resource, 0);
@@ -203,6 +218,9 @@ impl TraceTable {
         let Some(c) = &mut self.current else { return Ok(()) };
         c.root = c.root.take().or(root);
         c.spans += 1;
+        // Without a start nothing bounds where the span lies.
+        let reach = facts.duration.max(facts.start.saturating_sub(c.first));
+        c.longest = c.longest.max(if facts.has_start { reach } else { i64::MAX });
         c.errors += u64::from(facts.error);
         c.orphans += u64::from(facts.orphan);
         if facts.has_start {
@@ -233,6 +251,8 @@ impl TraceTable {
         }
         b.flags.push(flags);
         b.starts.push(start);
+        self.starts.push(start);
+        self.classes.push(recent::class(c.longest));
         let end = if c.start.is_some() { c.end } else { 0 };
         b.lengths.push(end.wrapping_sub(start));
         if c.start.is_some() {
@@ -285,15 +305,32 @@ impl TraceTable {
             put_text(&mut strings, s);
         }
         let mut list: Vec<_> = self.operations.into_iter().collect();
-        list.sort_unstable();
-        let mut operations = Vec::new();
+        list.sort_unstable_by_key(|(operation, _)| *operation);
+        let all: Vec<&List> = list.iter().map(|(_, l)| l).collect();
+        let (lists, places) = recent::put_lists(&all, self.starts.len());
+        let mut operations = vec![u8::from(self.cut)];
         put_varint(&mut operations, list.len() as u64);
-        for (service, name, kind) in list {
-            put_varint(&mut operations, u64::from(service));
-            put_varint(&mut operations, u64::from(name));
-            operations.push(kind);
+        for (((service, name, kind), _), place) in list.iter().zip(places) {
+            put_varint(&mut operations, u64::from(*service));
+            put_varint(&mut operations, u64::from(*name));
+            operations.push(*kind);
+            match place {
+                None => operations.push(0),
+                Some((part, at)) => {
+                    put_varint(&mut operations, u64::from(part) + 1);
+                    put_varint(&mut operations, u64::from(at));
+                }
+            }
         }
-        Ok(Finished { file: self.file, directory, strings, operations, max_end: self.max_end })
+        Ok(Finished {
+            file: self.file,
+            directory,
+            strings,
+            operations,
+            lists,
+            times: Times::write(&self.starts, &self.classes),
+            max_end: self.max_end,
+        })
     }
 }
 
@@ -349,22 +386,43 @@ impl Strings {
     }
 }
 
-/// Operations with their service.
-pub(crate) fn read_operations(raw: &[u8], strings: &Strings) -> Decoded<Vec<(String, Operation)>> {
+/// An operation of a segment.
+#[derive(Debug)]
+pub(crate) struct Listed {
+    pub service: String,
+    pub operation: Operation,
+    /// Part and place of the list of its traces; none if it is in many.
+    pub list: Option<(u32, u32)>,
+}
+
+/// All operations, and whether some are missing.
+#[derive(Debug)]
+pub(crate) struct Operations {
+    pub list: Vec<Listed>,
+    pub cut: bool,
+}
+
+pub(crate) fn read_operations(raw: &[u8], strings: &Strings) -> Decoded<Operations> {
     let mut r = Reader::new(raw);
-    let n = r.count(raw.len() / 3)?;
+    let cut = r.u8()? != 0;
+    let n = r.count(raw.len() / 4)?;
     let text = |n: usize| {
         let bytes = strings.get(n).ok_or(Malformed("an operation names nothing"))?;
         Ok(String::from_utf8_lossy(bytes).into_owned())
     };
-    (0..n)
+    let list = (0..n)
         .map(|_| {
             let service = text(r.count(u32::MAX as usize)?)?;
             let name = text(r.count(u32::MAX as usize)?)?;
             let kind = SpanKind::from_number(u32::from(r.u8()?));
-            Ok((service, Operation { name, kind }))
+            let list = match r.count(u32::MAX as usize)? {
+                0 => None,
+                part => Some((part as u32 - 1, r.count(u32::MAX as usize)? as u32)),
+            };
+            Ok(Listed { service, operation: Operation { name, kind }, list })
         })
-        .collect()
+        .collect::<Decoded<_>>()?;
+    Ok(Operations { list, cut })
 }
 
 /// A decoded block of traces.

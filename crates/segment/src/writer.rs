@@ -353,6 +353,10 @@ impl SegmentWriter {
         self.section(SectionKey::TRACE_FILTER, &filter)?;
         self.section(SectionKey::STRINGS, &table.strings)?;
         self.section(SectionKey::OPERATIONS, &table.operations)?;
+        self.section(SectionKey::TIMES, &table.times)?;
+        for (n, part) in table.lists.iter().enumerate() {
+            self.section(SectionKey::operation_lists(n as u32), part)?;
+        }
         self.section(SectionKey::TRACES, &table.directory)?;
         self.section(SectionKey::COLUMNS, &columns)?;
         self.section(SectionKey::META, &meta)?;

@@ -128,6 +128,16 @@ proptest! {
                 hits.iter().map(|h| (h.trace_id, (h.mask, h.start))).collect();
             prop_assert_eq!(&found, &scan(&refs, &search), "{:?}", search);
             prop_assert!(hits.is_sorted_by_key(|h| (std::cmp::Reverse(h.start), h.trace_id)));
+            let by_trace = spanloom_segment::fuzz::search_by_trace(&segment, &search).unwrap();
+            for mut steps in [segment.search(&search).unwrap(), by_trace] {
+                let mut one_by_one = Vec::new();
+                while let Some(bound) = steps.bound() {
+                    let Some(hit) = steps.next().unwrap() else { break };
+                    prop_assert!(hit.start <= bound);
+                    one_by_one.push(hit);
+                }
+                prop_assert_eq!(&one_by_one, &hits, "{:?}", search);
+            }
             if let Some(middle) = hits.get(hits.len() / 2) {
                 let floor = spanloom_model::Cursor { start: middle.start, trace_id: middle.trace_id };
                 let fewer = segment.hits(&search, Some(floor)).unwrap();
