@@ -167,7 +167,25 @@ fn drop_duplicate_tags(build: &mut Build, mark: usize) {
     let same =
         |a: Text, b: Text| a.len() == b.len() && build.batch.arena.bytes(a) == build.batch.arena.bytes(b);
     let none = if tags.len() <= FEW_TAGS {
-        tags.iter().enumerate().all(|(i, a)| tags[..i].iter().all(|b| !same(a.key, b.key)))
+        // Keys that differ in length or in one of three bytes nearly always
+        // fall on different bits; only those that do not are compared.
+        let mut seen = 0u64;
+        tags.iter().enumerate().all(|(i, a)| {
+            let key = build.batch.arena.bytes(a.key);
+            let byte = |at: usize| key.get(at).map_or(0, |&b| u32::from(b));
+            let n = key.len();
+            let hash = (n as u32)
+                .wrapping_mul(31)
+                .wrapping_add(byte(n / 2))
+                .wrapping_mul(31)
+                .wrapping_add(byte(n.wrapping_sub(1)))
+                .wrapping_mul(31)
+                .wrapping_add(byte(n.wrapping_sub(4)));
+            let bit = 1u64 << (hash.wrapping_mul(0x9e37_79b9) >> 26);
+            let fresh = seen & bit == 0;
+            seen |= bit;
+            fresh || tags[..i].iter().all(|b| !same(a.key, b.key))
+        })
     } else {
         let distinct: std::collections::HashSet<&[u8]> =
             tags.iter().map(|a| build.batch.arena.bytes(a.key)).collect();
