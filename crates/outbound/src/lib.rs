@@ -113,7 +113,8 @@ impl Client {
         };
         let builder = || {
             let mut b = Legacy::builder(TokioExecutor::new());
-            b.pool_idle_timeout(config.idle).pool_timer(TokioTimer::new());
+            // Title case, as Go writes header names and some intakes log them.
+            b.pool_idle_timeout(config.idle).pool_timer(TokioTimer::new()).http1_title_case_headers(true);
             b
         };
         let tunnel = match &config.proxy_https {

@@ -12,7 +12,7 @@
 //! | `products.rs` | headers and targets of each product |
 //! | `telemetry.rs` | answered first, forwarded after |
 //! | `dogstatsd.rs` | metric lines to UDP |
-//! | `client.rs` | [`HttpClient`], [`HyperClient`]: requests going out |
+//! | `client.rs` | [`HttpClient`]: requests going out |
 //!
 //! Bodies are read whole before they are forwarded (the Agent streams some),
 //! so that memory is paid for and a broken upload never reaches the intake.
@@ -25,9 +25,7 @@ mod forward;
 mod products;
 mod telemetry;
 
-pub use client::{
-    ClientConfig, ClientError, ClientSetupError, HttpClient, HyperClient, Outgoing, SendFuture,
-};
+pub use client::{ClientError, HttpClient, Outgoing, SendFuture};
 pub use config::{Endpoint, ProxyConfig, Secret};
 
 use crate::answer::{self, Answer};

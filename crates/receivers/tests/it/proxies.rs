@@ -338,33 +338,3 @@ async fn metric_lines_become_datagrams() {
         r.finish().await;
     }
 }
-
-#[tokio::test]
-async fn a_real_client_reaches_a_real_intake_also_through_a_proxy() {
-    // The intake is a second receiver: it counts what it gets.
-    let upstream = start().await;
-    let url = format!("http://127.0.0.1:{}/profiling/v1/input", upstream.port);
-    let client =
-        |config: &ClientConfig| -> Arc<dyn HttpClient> { Arc::new(HyperClient::new(config).unwrap()) };
-    let plain = ClientConfig { skip_ssl_validation: true, ..ClientConfig::default() };
-    // Nobody listens there: proof that the proxy is asked.
-    let proxied = ClientConfig { proxy_http: "http://user:secret@127.0.0.1:1".into(), ..plain.clone() };
-    let excepted = ClientConfig { no_proxy: vec!["127.0.0.1".into()], ..proxied.clone() };
-    for (config, status) in [(plain, 200), (proxied, 502), (excepted, 200)] {
-        let proxy =
-            ProxyConfig { api_key: key("k"), profiling_dd_url: url.clone(), ..ProxyConfig::default() };
-        let config = Setup {
-            config: Config { proxy, ..Config::default() },
-            client: Some(client(&config)),
-            ..Setup::default()
-        };
-        let r = start_with(config).await;
-        let reply = r.post("/profiling/v1/input", &[], b"12345").await;
-        assert_eq!(reply.status, status, "{}", reply.text());
-        assert!(!reply.text().contains("secret"));
-        r.finish().await;
-    }
-    let counts = upstream.finish().await;
-    let bytes = counts.notes.iter().find(|n| n.event == "proxy_accepted_bytes").unwrap();
-    assert_eq!((bytes.reason, bytes.count), ("profiling", 10));
-}
