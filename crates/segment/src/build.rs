@@ -462,7 +462,7 @@ impl<'a> Builder<'a> {
         let key = &mut self.scratch;
         key.clear();
         for a in batch.attrs(span.attrs) {
-            let (code, new) = self.keys.intern(batch.str(a.key).as_bytes());
+            let (code, new) = self.keys.intern(batch.arena.bytes(a.key));
             if new {
                 self.by_key.push([None; 4]);
             }
@@ -488,16 +488,17 @@ impl<'a> Builder<'a> {
                     key.extend_from_slice(&v.to_bits().to_le_bytes());
                 }
                 Value::Str(t) => {
-                    let text = batch.str(t);
+                    // Whether it is UTF-8 is looked at when a set is new.
+                    let text = batch.arena.bytes(t);
                     if is_trace_high(span, text) {
                         key.push(5);
                     } else if text.len() > LONG_TEXT {
                         key.push(6);
                         self.long.push(if self.long.is_empty() { b'[' } else { b',' });
-                        put_str(&mut self.long, text);
+                        put_str(&mut self.long, batch.str(t));
                     } else {
                         key.extend_from_slice(&[4, text.len() as u8]);
-                        key.extend_from_slice(text.as_bytes());
+                        key.extend_from_slice(text);
                     }
                 }
                 Value::Bytes(_) | Value::List(_) | Value::Map(_) => {
@@ -523,10 +524,16 @@ impl<'a> Builder<'a> {
 }
 
 /// Whether a text is the upper half of the span's trace id.
-pub(crate) fn is_trace_high(span: &Span, text: &str) -> bool {
-    text.len() == 16
-        && text.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'))
-        && u64::from_str_radix(text, 16).is_ok_and(|v| v == span.trace_id.high())
+pub(crate) fn is_trace_high(span: &Span, text: &[u8]) -> bool {
+    text.len() == 16 && text == format!("{:016x}", span.trace_id.high()).as_bytes()
+}
+
+/// The longest valid prefix, as `Arena::str` gives it.
+fn valid(bytes: &[u8]) -> &str {
+    match std::str::from_utf8(bytes) {
+        Ok(text) => text,
+        Err(e) => std::str::from_utf8(&bytes[..e.valid_up_to()]).unwrap_or_default(),
+    }
 }
 
 /// The JSON of a set from its binary form (see [`Builder::attributes`]).
@@ -537,8 +544,7 @@ fn set_json(set: &[u8], keys: &Interner) -> Vec<u8> {
         if out.len() > 1 {
             out.push(b',');
         }
-        let text = |b| std::str::from_utf8(b).unwrap_or_default();
-        put_str(&mut out, text(keys.get(code)));
+        put_str(&mut out, valid(keys.get(code)));
         out.push(b':');
         let empty = Batch::default();
         let mut plain = |v: Value| put_value(&mut out, &empty, &v, 0);
@@ -549,7 +555,7 @@ fn set_json(set: &[u8], keys: &Interner) -> Vec<u8> {
             3 => plain(Value::Double(f64::from_bits(r.u64().unwrap_or(0)))),
             4 => {
                 let n = r.u8().unwrap_or(0);
-                put_str(&mut out, text(r.take(usize::from(n)).unwrap_or_default()));
+                put_str(&mut out, valid(r.take(usize::from(n)).unwrap_or_default()));
             }
             5 => put_slot(&mut out, Slot::TraceHigh),
             6 => put_slot(&mut out, Slot::Long),
