@@ -19,6 +19,7 @@ const EDGES: &[(&str, &[&str])] = &[
     ("journal", &["model"]),
     ("segment", &["model"]),
     ("store", &["model", "journal", "segment"]),
+    ("decisions", &["model", "journal"]),
     ("processors", &["model", "obfuscator"]),
     ("stats", &["model"]),
     ("sampler", &["model"]),
