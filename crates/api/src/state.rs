@@ -62,7 +62,7 @@ pub trait Report: Send + Sync {
     fn ledger(&self) -> Option<Json> {
         None
     }
-    /// `/api/spanloom/v1/why/{id}`: what became of a trace.
+    /// `/api/spanloom/v1/why/{id}`: what became of a trace. May block.
     fn why(&self, _id: TraceId) -> Option<Json> {
         None
     }
@@ -128,6 +128,17 @@ impl Api {
             tracing::error!("a query failed: {e}");
             Err(Problem::Store("internal error".into()))
         })
+    }
+}
+
+impl Api {
+    /// Asks the program on a thread that may block, when there is a place.
+    pub(crate) async fn ask_program(
+        &self,
+        question: impl FnOnce(&dyn Report) -> Option<Json> + Send + 'static,
+    ) -> Result<Option<Json>, Problem> {
+        let report = Arc::clone(&self.0.report);
+        self.ask(move |_, _| Ok(question(report.as_ref()))).await
     }
 }
 

@@ -149,16 +149,56 @@ fn draw_why(why: &Json) -> String {
     let _ = writeln!(out, "{}", why["summary"].as_str().unwrap_or("nothing is known of this trace"));
     for d in why["decisions"].as_array().into_iter().flatten() {
         let text = |k: &str| d[k].as_str().unwrap_or_default();
-        let at = d["at"].as_u64().unwrap_or(0);
-        let rate = d["rate"].as_f64().filter(|r| *r > 0.0).map_or(String::new(), |r| format!(" at rate {r}"));
-        let _ = writeln!(out, "  {}  {} by {}{rate}", clock(at), text("outcome"), text("rule"));
+        let number = |k: &str| d[k].as_u64().or_else(|| d[k].as_str()?.parse().ok()).unwrap_or(0);
+        let rate = d["rate"].as_f64().map_or(String::new(), |r| format!(" at rate {r}"));
+        let place = match text("destination") {
+            "" => String::new(),
+            place => format!(" ({place})"),
+        };
+        let _ = writeln!(
+            out,
+            "  {} {}  {}{place} by {}{rate}, {}",
+            date(number("at")),
+            clock(number("at")),
+            text("outcome").replace('_', " "),
+            text("rule"),
+            waterfall::count(number("spans") as usize, "span"),
+        );
     }
     out
+}
+
+/// A time as people read it, in UTC.
+pub fn moment(nanos: i64) -> String {
+    let nanos = nanos.max(0) as u64;
+    format!("{} {}", date(nanos), clock(nanos))
+}
+
+/// Day in UTC.
+fn date(nanos: u64) -> String {
+    // Days to a date, by eras of 400 years that begin in March.
+    let z = (nanos / 86_400_000_000_000) as i64 + 719_468;
+    let era = z.div_euclid(146_097);
+    let doe = z.rem_euclid(146_097);
+    let yoe = (doe - doe / 1460 + doe / 36_524 - doe / 146_096) / 365;
+    let doy = doe - (365 * yoe + yoe / 4 - yoe / 100);
+    let mp = (5 * doy + 2) / 153;
+    let day = doy - (153 * mp + 2) / 5 + 1;
+    let month = if mp < 10 { mp + 3 } else { mp - 9 };
+    format!("{:04}-{month:02}-{day:02}", yoe + era * 400 + i64::from(month <= 2))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_day_is_written_as_people_write_it() {
+        let day = 86_400_000_000_000;
+        assert_eq!(date(0), "1970-01-01");
+        assert_eq!(date(11_016 * day), "2000-02-29");
+        assert_eq!(date(20_453 * day + 5), "2025-12-31");
+    }
 
     #[test]
     fn ids_are_read_as_people_paste_them() {

@@ -14,8 +14,8 @@ use crate::fanout::leaving;
 use crate::snapshot::{NoteCount, OutcomeCount, PayloadCount, ReceivedCount, Snapshot, SourceCount};
 use crate::tables::{Names, ROWS, Table};
 use spanloom_model::{Batch, Chunk, Fate, Protocol};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::{Arc, OnceLock};
 
 /// What became of spans.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Debug)]
@@ -99,6 +99,13 @@ pub enum Verdict {
     Lost(&'static str),
 }
 
+/// Hears of every batch that ends, chunk by chunk what became of it (`why`).
+pub trait Recorder: Send + Sync {
+    /// The batch ended: each chunk by its own fate, those that were kept by
+    /// the verdict. Called once, in the thread that settles; must not wait.
+    fn settled(&self, batch: &Batch, verdict: Verdict);
+}
+
 /// Different (outcome, reason) pairs kept apart.
 const REASONS: usize = 96;
 /// Services, and clients, kept apart.
@@ -118,6 +125,7 @@ pub struct Ledger {
     notes: Table<(&'static str, &'static str), 1>,
     services: Names<OUTCOMES>,
     clients: Names<OUTCOMES>,
+    recorder: OnceLock<Arc<dyn Recorder>>,
 }
 
 impl Default for Ledger {
@@ -129,11 +137,18 @@ impl Default for Ledger {
             notes: Table::new(REASONS, ("other", "")),
             services: Names::new(SOURCES),
             clients: Names::new(SOURCES),
+            recorder: OnceLock::new(),
         }
     }
 }
 
 impl Ledger {
+    /// Lets a recorder hear of every batch from now on. The first one stays;
+    /// whether it was this one is returned.
+    pub fn record_to(&self, recorder: Arc<dyn Recorder>) -> bool {
+        self.recorder.set(recorder).is_ok()
+    }
+
     /// Counts a batch as received and opens its account.
     pub fn open(self: &Arc<Self>, batch: &Batch) -> Account {
         let account = Account {
@@ -300,6 +315,9 @@ impl Account {
     /// the chunk counts as sampled out.
     pub fn settle(mut self, batch: &Batch, verdict: Verdict) {
         self.open = false;
+        if let Some(recorder) = self.ledger.recorder.get() {
+            recorder.settled(batch, verdict);
+        }
         let (mut spans, mut chunks) = (0, 0);
         // Chunks of a batch mostly share fate and source: count runs.
         let mut run = Run::default();
@@ -449,6 +467,24 @@ mod tests {
         assert_eq!(spans(&s, Outcome::Lost, "unaccounted"), 2);
         assert_eq!(spans(&s, Outcome::Lost, "panic"), 2);
         assert_eq!(s.in_flight(), 0);
+    }
+
+    #[test]
+    fn a_recorder_hears_every_end_once() {
+        #[derive(Default)]
+        struct Heard(std::sync::Mutex<Vec<(usize, Verdict)>>);
+        impl Recorder for Heard {
+            fn settled(&self, batch: &Batch, verdict: Verdict) {
+                self.0.lock().unwrap().push((batch.chunks.len(), verdict));
+            }
+        }
+        let ledger = Arc::new(Ledger::default());
+        let heard = Arc::new(Heard::default());
+        assert!(ledger.record_to(Arc::clone(&heard) as _));
+        assert!(!ledger.record_to(Arc::new(Heard::default())));
+        let b = batch(&[Fate::Kept, Fate::Filtered("tag")]);
+        ledger.open(&b).settle(&b, Verdict::Refused("queue_full"));
+        assert_eq!(*heard.0.lock().unwrap(), [(2, Verdict::Refused("queue_full"))]);
     }
 
     #[test]

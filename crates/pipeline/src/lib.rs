@@ -50,7 +50,7 @@ pub use clock::{Clock, SystemClock};
 pub use drain::{Phase, Stop, StopWatch};
 pub use engine::{Accepted, ChainFactory, Config, DrainReport, Inlet, Pipeline, Refused};
 pub use fanout::{DeliveryCount, Destination, Exporter};
-pub use ledger::{Account, Ledger, Outcome, PayloadOutcome, Verdict};
+pub use ledger::{Account, Ledger, Outcome, PayloadOutcome, Recorder, Verdict};
 pub use processor::{Effects, Processor};
 pub use rates::{Rates, RatesSnapshot};
 pub use snapshot::{NoteCount, OutcomeCount, PayloadCount, ReceivedCount, Snapshot, SourceCount};

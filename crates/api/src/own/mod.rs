@@ -59,7 +59,10 @@ async fn route(api: &Api, call: &Call<'_>) -> Result<Json, Problem> {
         ["dependencies"] => dependencies(api, call).await,
         ["status"] => reported(api.report().status(), "status"),
         ["ledger"] => reported(api.report().ledger(), "ledger"),
-        ["why", id] => reported(api.report().why(trace_id(id)?), "account of traces"),
+        ["why", id] => {
+            let id = trace_id(id)?;
+            reported(api.ask_program(move |p| p.why(id)).await?, "account of traces")
+        }
         _ => Err(unknown()),
     }
 }

@@ -357,6 +357,8 @@ settings! {
     queue_size: Bytes = Bytes(1 << 30), "exporters.queue_size", ["SPANLOOM_EXPORTERS_QUEUE_SIZE"];
     /// Directory of mesh resources that route spans to backends.
     resources: String = String::new(), "resources", ["SPANLOOM_RESOURCES"];
+    /// Bytes on disk that remember what was decided about each trace (`spanloom why`); the oldest go first.
+    decisions_size: Bytes = Bytes(256 << 20), "decisions.size", ["SPANLOOM_DECISIONS_SIZE"];
     /// Rules of tail sampling (see docs/sampling.md).
     tail_sampling: JsonValue = JsonValue::default(), "tail_sampling", ["SPANLOOM_TAIL_SAMPLING"];
 

@@ -9,6 +9,7 @@
 //! | `statistics.rs` | statistics on their way to the intake and to local answers |
 //! | `outgoing.rs` | the outgoing HTTP client |
 //! | `ports.rs` | binding addresses, and who is in the way |
+//! | `why.rs` | what was decided about a trace: recording it, telling it |
 //! | `admin.rs` | health, metrics, status |
 
 mod admin;
@@ -19,5 +20,6 @@ mod ports;
 mod receive;
 mod run;
 mod statistics;
+mod why;
 
 pub use run::{Mode, Surroundings, run};

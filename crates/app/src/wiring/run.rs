@@ -4,11 +4,13 @@
 use super::admin::Admin;
 use super::chain::{Shared, factory};
 use super::statistics::Statistics;
+use super::why::{Settling, Why};
 use super::{convert, outgoing, ports, receive};
 use crate::report::{Gauge, Report};
 use crate::settings::Settings;
 use serde_json::Value as Json;
 use spanloom_api::{Api, Config as ApiConfig, Door, ServeConfig};
+use spanloom_decisions::{Config as DecisionsConfig, Decisions};
 use spanloom_exporters::{DatadogConfig, DatadogExporter, Endpoint};
 use spanloom_journal::SyncPolicy;
 use spanloom_model::{SpanReader, SpanWriter, TraceId};
@@ -108,6 +110,7 @@ struct Program {
     statistics: Arc<Statistics>,
     exporter: Option<Arc<DatadogExporter>>,
     store: Option<Arc<Store>>,
+    why: Arc<Why>,
     flusher: tokio::task::JoinHandle<()>,
     _lock: std::fs::File,
 }
@@ -191,6 +194,13 @@ impl Program {
         if let Some(exporter) = &exporter {
             destinations.push(Destination::exporter("datadog", Arc::clone(exporter) as _, false));
         }
+        let why = Arc::new(Why::new(open_decisions(s, &dir)?, store.clone()));
+        ledger.record_to(Arc::new(Settling {
+            decisions: Arc::clone(&why.decisions),
+            clock: Arc::clone(&clock),
+            store: store.is_some(),
+            datadog: exporter.is_some(),
+        }));
         let config = PipelineConfig { budget: s.intake_memory.0, ..PipelineConfig::default() };
         let pipeline =
             Pipeline::start(config, clock, chain, destinations, Arc::clone(&statistics) as _, rates, ledger)
@@ -206,6 +216,7 @@ impl Program {
             statistics,
             exporter,
             store,
+            why,
             _lock: guard,
         };
         program.listen(s, mode, around, &hostname).await?;
@@ -259,7 +270,11 @@ impl Program {
         if let Some(store) = &self.store {
             let reader = Arc::clone(store) as Arc<dyn SpanReader>;
             let config = ApiConfig { version: env!("CARGO_PKG_VERSION").into(), ..ApiConfig::default() };
-            let api = Api::with_report(reader, Arc::new(Telling(Arc::clone(&report))), config);
+            let api = Api::with_report(
+                reader,
+                Arc::new(Telling { report: Arc::clone(&report), why: Arc::clone(&self.why) }),
+                config,
+            );
             for (listener, door, what) in [
                 (query, Door::Query, "Jaeger API, search    "),
                 (zipkin, Door::Zipkin, "Zipkin API            "),
@@ -318,6 +333,7 @@ impl Program {
         let inlet = self.pipeline.inlet();
         let pipeline = Arc::downgrade(&self.pipeline);
         let (store, exporter) = (self.store.clone(), self.exporter.clone());
+        let decisions = Arc::clone(&self.why.decisions);
         Arc::new(move || {
             let mut gauges = Vec::new();
             let mut notices = Vec::new();
@@ -327,6 +343,7 @@ impl Program {
             if let Some(exporter) = &exporter {
                 exporter_figures(exporter, &mut gauges);
             }
+            super::why::figures(&decisions, &mut gauges, &mut notices);
             let rates = inlet.rates().snapshot();
             Report {
                 version: env!("CARGO_PKG_VERSION"),
@@ -368,6 +385,8 @@ impl Program {
             if let Some(exporter) = &self.exporter {
                 exporter.stop(SEND_GRACE).await;
             }
+            let why = Arc::clone(&self.why);
+            drop(tokio::task::spawn_blocking(move || why.decisions.close()).await);
             if let Some(store) = self.store.take() {
                 drop(tokio::task::spawn_blocking(move || store.close()).await);
             }
@@ -383,17 +402,20 @@ impl Program {
 }
 
 /// Tells the query API about the program.
-struct Telling(Arc<dyn Fn() -> Report + Send + Sync>);
+struct Telling {
+    report: Arc<dyn Fn() -> Report + Send + Sync>,
+    why: Arc<Why>,
+}
 
 impl spanloom_api::Report for Telling {
     fn status(&self) -> Option<Json> {
-        Some((self.0)().json())
+        Some((self.report)().json())
     }
     fn ledger(&self) -> Option<Json> {
-        Some((self.0)().json()["ledger"].take())
+        Some((self.report)().json()["ledger"].take())
     }
-    fn why(&self, _id: TraceId) -> Option<Json> {
-        None
+    fn why(&self, id: TraceId) -> Option<Json> {
+        Some(self.why.tell(id))
     }
 }
 
@@ -463,6 +485,19 @@ fn open_store(s: &Settings, dir: &Path, ack: SyncPolicy, ledger: &Arc<Ledger>) -
         tracing::error!(file = %damage.file.display(), "damaged: {}", damage.what);
     }
     Ok(Arc::new(store))
+}
+
+fn open_decisions(s: &Settings, dir: &Path) -> Result<Decisions, String> {
+    let config = DecisionsConfig {
+        max_bytes: s.decisions_size.0,
+        keep_for: s.retention_age,
+        ..DecisionsConfig::new(dir.join("decisions"))
+    };
+    let (decisions, damage) = Decisions::open(config).map_err(|e| e.to_string())?;
+    for text in damage {
+        tracing::error!("damaged: {text}");
+    }
+    Ok(decisions)
 }
 
 fn open_exporter(

@@ -1,0 +1,304 @@
+//! What was decided about a trace: heard when a batch ends, told by `why`.
+
+use crate::report::Gauge;
+use serde_json::{Value as Json, json};
+use spanloom_decisions::{Answer, Decision, Decisions, Outcome, to};
+use spanloom_model::{Batch, Fate, Leaves, SpanReader, TimeRange, TraceId};
+use spanloom_pipeline::{Clock, Recorder, Verdict};
+use spanloom_store::Store;
+use std::sync::Arc;
+
+/// Rule of spans that no sampler was asked about.
+const KEEP_ALL: &str = "keep_all";
+/// Rule of spans that came a second time.
+const SENT_AGAIN: &str = "sent_again";
+
+/// Records what became of every chunk.
+pub struct Settling {
+    /// Where to.
+    pub decisions: Arc<Decisions>,
+    /// The clock.
+    pub clock: Arc<dyn Clock>,
+    /// Whether there is a store, which takes everything.
+    pub store: bool,
+    /// Whether spans leave for Datadog.
+    pub datadog: bool,
+}
+
+impl Recorder for Settling {
+    fn settled(&self, batch: &Batch, verdict: Verdict) {
+        let at = self.clock.now();
+        self.decisions.record(batch.chunks.iter().map(|chunk| {
+            let sampled = chunk.sampled;
+            let (outcome, rule) = match (chunk.fate, verdict) {
+                (Fate::Filtered(rule), _) => (Outcome::Filtered, rule),
+                (Fate::Rejected(rule), _) => (Outcome::Rejected, rule),
+                (Fate::Kept, Verdict::Refused(rule)) => (Outcome::Refused, rule),
+                (Fate::Kept, Verdict::Lost(rule)) => (Outcome::Lost, rule),
+                (Fate::Kept, Verdict::Delivered { .. }) => {
+                    let all = if batch.intake.resent { SENT_AGAIN } else { KEEP_ALL };
+                    let rule = if sampled.by.is_empty() { all } else { sampled.by };
+                    let out = !self.store && sampled.leaves == Leaves::Nothing;
+                    (if out { Outcome::SampledOut } else { Outcome::Kept }, rule)
+                }
+            };
+            let mut places = 0;
+            if outcome == Outcome::Kept {
+                places = if self.store { to::STORE } else { 0 };
+                if self.datadog {
+                    places |= match sampled.leaves {
+                        Leaves::Whole => to::DATADOG,
+                        Leaves::Marked => to::DATADOG_MARKED,
+                        Leaves::Nothing => 0,
+                    };
+                }
+            }
+            if self.datadog && !sampled.by.is_empty() {
+                places |= to::ASKED;
+            }
+            Decision {
+                trace_id: chunk.trace_id,
+                at,
+                outcome,
+                to: places,
+                rule,
+                rate: sampled.rate as f32,
+                spans: chunk.spans.len() as u32,
+            }
+        }));
+    }
+}
+
+/// Answers `why`.
+pub struct Why {
+    /// The log of decisions.
+    pub decisions: Arc<Decisions>,
+    store: Option<Arc<Store>>,
+}
+
+impl Why {
+    /// From a log and a store.
+    pub fn new(decisions: Decisions, store: Option<Arc<Store>>) -> Self {
+        Self { decisions: Arc::new(decisions), store }
+    }
+
+    /// Everything that is known about what became of a trace.
+    pub fn tell(&self, id: TraceId) -> Json {
+        let found = self.decisions.find(id);
+        let stats = self.decisions.stats();
+        let stored = self.store.as_ref().map(|s| s.trace(id, TimeRange::ALL));
+        let mut spans = None;
+        let mut problem = None;
+        match stored {
+            Some(Ok(Some(trace))) => spans = Some(trace.spans.len()),
+            Some(Err(e)) => problem = Some(format!("the store cannot be asked: {e}")),
+            Some(Ok(None)) | None => {}
+        }
+        let mut rows: Vec<Json> = Vec::new();
+        found.iter().for_each(|d| rows.extend(show(d)));
+        let mut summary = summary(&found, spans, stats.oldest);
+        if let Some(problem) = problem {
+            summary = format!("{summary}; {problem}");
+        }
+        let time = |t: Option<i64>| t.map(|t| t.to_string());
+        json!({
+            "traceId": id.to_string(),
+            "summary": summary,
+            "stored": spans.map(|n| json!({"spans": n})),
+            "decisions": rows,
+            "window": {"from": time(stats.oldest), "to": time(stats.newest)},
+        })
+    }
+}
+
+/// A decision as rows, one for each destination it was about.
+fn show(d: &Answer) -> Vec<Json> {
+    let row = |destination: &str, outcome: Outcome, rule: &str, rate: f64| {
+        let mut row = json!({
+            "at": d.at.to_string(), "outcome": outcome.name(), "rule": rule,
+            "rate": null, "spans": d.spans, "chunks": d.chunks,
+        });
+        if rate > 0.0 {
+            row["rate"] = rate.into();
+        }
+        if !destination.is_empty() {
+            row["destination"] = destination.into();
+        }
+        row
+    };
+    match d.outcome {
+        Outcome::Kept => {
+            let mut rows = Vec::new();
+            let asked = d.to & to::ASKED != 0;
+            if d.to & to::STORE != 0 {
+                // The samplers decide for Datadog; the store keeps what comes.
+                rows.push(row("store", Outcome::Kept, if asked { KEEP_ALL } else { &d.rule }, 0.0));
+            }
+            if d.to & to::DATADOG != 0 {
+                rows.push(row("datadog", Outcome::Kept, &d.rule, d.rate));
+            } else if d.to & to::DATADOG_MARKED != 0 {
+                rows.push(row("datadog, single spans", Outcome::Kept, &d.rule, d.rate));
+            } else if asked {
+                rows.push(row("datadog", Outcome::SampledOut, &d.rule, d.rate));
+            }
+            if rows.is_empty() {
+                rows.push(row("", Outcome::Kept, &d.rule, d.rate));
+            }
+            rows
+        }
+        Outcome::TailKept | Outcome::TailDropped | Outcome::Undropped => {
+            vec![row("store", d.outcome, &d.rule, d.rate)]
+        }
+        _ => vec![row("", d.outcome, &d.rule, d.rate)],
+    }
+}
+
+fn summary(found: &[Answer], spans: Option<usize>, oldest: Option<i64>) -> String {
+    let stored = |n: usize| format!("kept: {n} span{} in the store", if n == 1 { "" } else { "s" });
+    let Some(last) = found.iter().max_by_key(|d| (d.at, is_tail(d.outcome))) else {
+        return match (spans, oldest) {
+            (Some(n), _) => format!("{}; what was decided about it is too long ago to be known", stored(n)),
+            (None, Some(from)) => {
+                format!("never arrived since {} (what is older is not known)", crate::ask::moment(from))
+            }
+            (None, None) => "never arrived: nothing has been decided about any trace yet".into(),
+        };
+    };
+    let rate = if last.rate > 0.0 { format!(" at rate {}", last.rate) } else { String::new() };
+    let by = format!("by {}{rate}, {}", last.rule, crate::ask::moment(last.at));
+    match (spans, last.outcome) {
+        (Some(n), Outcome::TailKept | Outcome::Undropped) => format!("{} {by}", stored(n)),
+        (Some(n), Outcome::Kept) => {
+            let unsent = last.to & to::ASKED != 0 && last.to & (to::DATADOG | to::DATADOG_MARKED) == 0;
+            if unsent {
+                format!("{}, not sent to Datadog {by}", stored(n))
+            } else {
+                format!("{} {by}", stored(n))
+            }
+        }
+        (Some(n), outcome) => {
+            format!("{}; of a later piece: {} {by}", stored(n), outcome.name().replace('_', " "))
+        }
+        (None, Outcome::TailDropped) => format!("dropped {by}"),
+        (None, Outcome::Kept) if last.to & to::STORE != 0 => {
+            format!("was kept {by}; it is not in the store any more (removed by age or size)")
+        }
+        (None, outcome) => format!("{} {by}", outcome.name().replace('_', " ")),
+    }
+}
+
+fn is_tail(outcome: Outcome) -> bool {
+    matches!(outcome, Outcome::TailKept | Outcome::TailDropped | Outcome::Undropped)
+}
+
+/// Figures of the log for metrics and status.
+pub fn figures(decisions: &Decisions, gauges: &mut Vec<Gauge>, notices: &mut Vec<String>) {
+    let stats = decisions.stats();
+    for (name, help, value, counter) in [
+        ("decisions", "Decisions about traces that `why` can tell.", stats.rows, false),
+        ("decisions_bytes", "Bytes of the same on disk.", stats.bytes, false),
+        ("decisions_lost_total", "Decisions that could not be written.", stats.lost, true),
+    ] {
+        gauges.push(Gauge { name, label: None, help, value: value as f64, counter });
+    }
+    if let Some(text) = &stats.last_failure {
+        notices.push(format!("the log of decisions: {text}"));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use spanloom_model::{Sampled, Span};
+
+    struct Fixed(i64);
+    impl Clock for Fixed {
+        fn now(&self) -> i64 {
+            self.0
+        }
+    }
+
+    fn settling(store: bool, datadog: bool) -> (tempfile::TempDir, Why, Settling) {
+        let dir = tempfile::tempdir().unwrap();
+        let config =
+            spanloom_decisions::Config { background: false, ..spanloom_decisions::Config::new(dir.path()) };
+        let why = Why::new(Decisions::open(config).unwrap().0, None);
+        let clock = Arc::new(Fixed(1_700_000_000_000_000_000));
+        let settling = Settling { decisions: Arc::clone(&why.decisions), clock, store, datadog };
+        (dir, why, settling)
+    }
+
+    fn batch(edit: impl FnOnce(&mut spanloom_model::Chunk)) -> Batch {
+        let span = Span { trace_id: TraceId(7), ..Span::default() };
+        let mut batch = Batch { spans: vec![span; 3], ..Batch::default() };
+        batch.chunk_by_trace(0, 0);
+        edit(&mut batch.chunks[0]);
+        batch
+    }
+
+    #[test]
+    fn a_trace_that_the_sampler_dropped_is_kept_here_and_told_with_its_rate() {
+        let (_dir, why, settling) = settling(true, true);
+        let sampled = Sampled { keep: false, leaves: Leaves::Nothing, by: "auto_drop", rate: 0.25, at: 5 };
+        settling.settled(&batch(|c| c.sampled = sampled), Verdict::Delivered { unsampled: true });
+        let told = why.tell(TraceId(7));
+        let rows = told["decisions"].as_array().unwrap();
+        assert_eq!(rows.len(), 2);
+        assert_eq!((&rows[0]["destination"], &rows[0]["outcome"]), (&json!("store"), &json!("kept")));
+        assert_eq!(rows[1]["outcome"], "sampled_out");
+        assert_eq!((rows[1]["rule"].as_str(), rows[1]["rate"].as_f64()), (Some("auto_drop"), Some(0.25)));
+        assert_eq!(rows[1]["at"], "1700000000000000000");
+    }
+
+    #[test]
+    fn filtered_rejected_and_refused_traces_say_so() {
+        let (_dir, why, settling) = settling(true, false);
+        for (fate, verdict, outcome, rule) in [
+            (
+                Fate::Filtered("ignored_resource"),
+                Verdict::Delivered { unsampled: true },
+                "filtered",
+                "ignored_resource",
+            ),
+            (
+                Fate::Rejected("trace_id_zero"),
+                Verdict::Delivered { unsampled: true },
+                "rejected",
+                "trace_id_zero",
+            ),
+            (Fate::Kept, Verdict::Refused("store_busy"), "refused", "store_busy"),
+            (Fate::Kept, Verdict::Lost("shutdown"), "lost", "shutdown"),
+        ] {
+            settling.settled(&batch(|c| c.fate = fate), verdict);
+            let told = why.tell(TraceId(7));
+            let row =
+                told["decisions"].as_array().unwrap().iter().find(|r| r["rule"] == rule).unwrap().clone();
+            assert_eq!(row["outcome"], outcome);
+        }
+    }
+
+    #[test]
+    fn a_trace_that_never_arrived_is_told_with_the_window() {
+        let (_dir, why, settling) = settling(true, false);
+        assert!(why.tell(TraceId(9))["summary"].as_str().unwrap().starts_with("never arrived"));
+        settling.settled(&batch(|_| {}), Verdict::Delivered { unsampled: true });
+        let told = why.tell(TraceId(9));
+        assert_eq!(told["decisions"], json!([]));
+        assert_eq!(told["window"]["from"], "1700000000000000000");
+        assert_eq!(
+            told["summary"],
+            "never arrived since 2023-11-14 22:13:20.000 (what is older is not known)"
+        );
+    }
+
+    #[test]
+    fn an_agent_without_store_says_sampled_out() {
+        let (_dir, why, settling) = settling(false, true);
+        let sampled = Sampled { leaves: Leaves::Nothing, by: "no_priority", rate: 0.5, ..Sampled::default() };
+        settling.settled(&batch(|c| c.sampled = sampled), Verdict::Delivered { unsampled: false });
+        assert_eq!(
+            why.tell(TraceId(7))["summary"],
+            "sampled out by no_priority at rate 0.5, 2023-11-14 22:13:20.000"
+        );
+    }
+}
