@@ -177,6 +177,20 @@ impl Ledger {
         self.payloads.add((outcome, reason), row(protocol), [1, traces, bytes]);
     }
 
+    /// Counts requests of which nothing was seen but their number: datagrams
+    /// that the system dropped.
+    pub fn unseen(&self, protocol: Protocol, reason: &'static str, requests: u64) {
+        self.count_received(protocol, [0, 0, 0, requests]);
+        self.payloads.add((PayloadOutcome::Refused, reason), row(protocol), [requests, 0, 0]);
+    }
+
+    /// Counts spans that a decoder left out of a request, as received and
+    /// rejected.
+    pub fn rejected(&self, protocol: Protocol, reason: &'static str, spans: u64) {
+        self.count_received(protocol, [spans, 0, 0, 0]);
+        self.outcomes.add((Outcome::Rejected, reason), row(protocol), [spans, 0]);
+    }
+
     /// Counts an event that is no loss (`spans_malformed`, `service_empty`).
     pub fn note(&self, event: &'static str, reason: &'static str, n: u64) {
         self.notes.add((event, reason), 0, [n]);
@@ -485,6 +499,15 @@ mod tests {
         let b = batch(&[Fate::Kept, Fate::Filtered("tag")]);
         ledger.open(&b).settle(&b, Verdict::Refused("queue_full"));
         assert_eq!(*heard.0.lock().unwrap(), [(2, Verdict::Refused("queue_full"))]);
+    }
+
+    #[test]
+    fn spans_left_out_by_a_decoder_are_received_and_rejected() {
+        let ledger = Arc::new(Ledger::default());
+        ledger.rejected(Protocol::OtlpGrpc, "invalid_id", 3);
+        let s = ledger.snapshot();
+        assert_eq!((spans(&s, Outcome::Rejected, "invalid_id"), s.received_spans()), (3, 3));
+        assert!(s.adds_up());
     }
 
     #[test]

@@ -69,6 +69,21 @@ impl Rates {
         state.rates = rates;
     }
 
+    /// The rate of a service in an environment; without one of its own, the
+    /// highest that it has anywhere, else the default, else 1.
+    pub fn of(&self, service: &str, env: &str) -> f64 {
+        let state = self.inner.read().unwrap_or_else(PoisonError::into_inner);
+        let prefix = format!("service:{service},env:");
+        let own = state.rates.get(&format!("{prefix}{env}")).copied();
+        let anywhere = || {
+            let own = state.rates.range(prefix.clone()..).take_while(|(key, _)| key.starts_with(&prefix));
+            own.map(|(_, rate)| *rate).reduce(f64::max)
+        };
+        let default = || state.rates.get("service:,env:").copied();
+        let rate = own.or_else(anywhere).or_else(default).unwrap_or(1.0);
+        if rate.is_finite() { rate.clamp(0.0, 1.0) } else { 1.0 }
+    }
+
     /// The rates now.
     pub fn snapshot(&self) -> Arc<RatesSnapshot> {
         Arc::clone(&self.inner.read().unwrap_or_else(PoisonError::into_inner).now)
@@ -109,6 +124,18 @@ fn push_number(out: &mut String, rate: f64) {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_service_has_the_rate_of_its_environment_or_the_nearest() {
+        let rates = Rates::default();
+        assert_eq!(rates.of("web", "prod"), 1.0);
+        let map = [("service:,env:", 0.1), ("service:web,env:a", 0.2), ("service:web,env:b", 0.3)];
+        rates.publish(map.map(|(k, v)| (k.to_owned(), v)).into(), 0);
+        assert_eq!(rates.of("web", "a"), 0.2);
+        assert_eq!(rates.of("web", "c"), 0.3);
+        assert_eq!(rates.of("webs", "a"), 0.1);
+        assert_eq!(rates.of("we", "a"), 0.1);
+    }
 
     #[test]
     fn the_version_changes_only_with_the_rates() {

@@ -3,7 +3,7 @@
 
 use bytes::Bytes;
 use http::header::{CONTENT_TYPE, HeaderValue};
-use http::{Response, StatusCode};
+use http::{HeaderMap, Response, StatusCode};
 use http_body_util::Full;
 use http_body_util::combinators::UnsyncBoxBody;
 use hyper::body::{Body, Frame, SizeHint};
@@ -21,6 +21,8 @@ pub enum AnswerBody {
     Full(Full<Bytes>),
     /// Passed on as it arrives (proxies).
     Stream(UnsyncBoxBody<Bytes, StreamError>),
+    /// One message, then trailers (gRPC).
+    Trailed(Option<Bytes>, Option<HeaderMap>),
 }
 
 impl Body for AnswerBody {
@@ -34,6 +36,10 @@ impl Body for AnswerBody {
         match self.get_mut() {
             Self::Full(body) => Pin::new(body).poll_frame(cx).map_err(|never| match never {}),
             Self::Stream(body) => Pin::new(body).poll_frame(cx),
+            Self::Trailed(data, trailers) => {
+                let frame = data.take().map(Frame::data);
+                Poll::Ready(frame.or_else(|| trailers.take().map(Frame::trailers)).map(Ok))
+            }
         }
     }
 
@@ -41,6 +47,7 @@ impl Body for AnswerBody {
         match self {
             Self::Full(body) => body.is_end_stream(),
             Self::Stream(body) => body.is_end_stream(),
+            Self::Trailed(data, trailers) => data.is_none() && trailers.is_none(),
         }
     }
 
@@ -48,6 +55,7 @@ impl Body for AnswerBody {
         match self {
             Self::Full(body) => body.size_hint(),
             Self::Stream(body) => body.size_hint(),
+            Self::Trailed(data, _) => SizeHint::with_exact(data.as_ref().map_or(0, |d| d.len() as u64)),
         }
     }
 }

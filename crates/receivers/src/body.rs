@@ -62,7 +62,7 @@ impl Compression {
         match header.trim().to_ascii_lowercase().as_str() {
             "" | "identity" => Some(Self::Identity),
             "gzip" | "x-gzip" => Some(Self::Gzip),
-            "deflate" => Some(Self::Deflate),
+            "deflate" | "zlib" => Some(Self::Deflate),
             "zstd" => Some(Self::Zstd),
             _ => None,
         }
@@ -121,7 +121,9 @@ pub fn expand(mut received: Received, compression: Compression, max: u64) -> Res
             return Err(ExpandError::TooLarge(max));
         }
         if out.capacity() - out.len() < n {
-            let more = out.capacity().max(n);
+            // Twice what is there, but nothing that the limit would cut off.
+            let room = usize::try_from(max).unwrap_or(usize::MAX).saturating_sub(out.capacity());
+            let more = out.capacity().max(n).min(room.max(n));
             received.permit.grow(more as u64).map_err(|_| ExpandError::Busy)?;
             out.reserve_exact(more);
         }

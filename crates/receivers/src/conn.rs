@@ -4,7 +4,7 @@
 
 use std::future::Future;
 use std::pin::Pin;
-use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll};
 use std::time::Duration;
@@ -17,6 +17,11 @@ pub(crate) struct Phases {
     idle_timeout: Duration,
     now: Mutex<Phase>,
     timed_out: AtomicBool,
+    /// HTTP/2: requests overlap, and bytes that arrive between them need not
+    /// be a head. A connection is then idle from its last answer on.
+    multiplexed: AtomicBool,
+    /// Requests being handled.
+    open: AtomicUsize,
 }
 
 #[derive(Clone, Copy)]
@@ -37,7 +42,14 @@ impl Phases {
             idle_timeout,
             now: Mutex::new(Phase::Head(Instant::now())),
             timed_out: AtomicBool::new(false),
+            multiplexed: AtomicBool::new(false),
+            open: AtomicUsize::new(0),
         })
+    }
+
+    /// The connection turned out to speak HTTP/2.
+    pub(crate) fn multiplexed(&self) {
+        self.multiplexed.store(true, Relaxed);
     }
 
     fn lock(&self) -> MutexGuard<'_, Phase> {
@@ -47,10 +59,11 @@ impl Phases {
     /// A head has been read. Returns by when the body must have arrived.
     pub(crate) fn begin(&self) -> Instant {
         let mut now = self.lock();
+        self.open.fetch_add(1, Relaxed);
         let since = match *now {
-            Phase::Head(since) => since,
+            Phase::Head(since) if !self.multiplexed.load(Relaxed) => since,
             // A pipelined request: its head came with the one before.
-            Phase::Idle(_) | Phase::Busy => Instant::now(),
+            Phase::Head(_) | Phase::Idle(_) | Phase::Busy => Instant::now(),
         };
         *now = Phase::Busy;
         since + self.read_timeout
@@ -58,7 +71,10 @@ impl Phases {
 
     /// The answer is ready.
     pub(crate) fn end(&self) {
-        *self.lock() = Phase::Idle(Instant::now());
+        let mut now = self.lock();
+        if self.open.fetch_sub(1, Relaxed) == 1 {
+            *now = Phase::Idle(Instant::now());
+        }
     }
 
     /// Whether a deadline has passed (HTTP does not always say so: a
@@ -69,7 +85,9 @@ impl Phases {
 
     fn arrived(&self) {
         let mut now = self.lock();
-        if let Phase::Idle(_) = *now {
+        if let Phase::Idle(_) = *now
+            && !self.multiplexed.load(Relaxed)
+        {
             *now = Phase::Head(Instant::now());
         }
     }

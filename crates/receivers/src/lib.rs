@@ -2,13 +2,19 @@
 //!
 //! | file | holds |
 //! |---|---|
-//! | `server.rs` | [`serve`], [`Handler`]: HTTP/1 over any listener; connection limits, time-outs, shutdown |
+//! | `server.rs` | [`serve`], [`Handler`]: HTTP over any listener; connection limits, time-outs, shutdown |
+//! | `h2c.rs` | HTTP/2 without TLS |
 //! | `listener.rs` | [`Listener`]: TCP and Unix sockets, stale sockets, modes |
 //! | `conn.rs` | deadlines on a connection: head, body, idle |
 //! | `body.rs` | [`receive`]: a request body, paid for as it arrives; [`expand`]: decompression |
 //! | `answer.rs` | [`Answer`]: replies the way Go's `net/http` writes them |
 //! | `resend.rs` | recognising requests that a client sends again |
-//! | `mux.rs` | paths the way Go's `ServeMux` reads them |
+//! | `mux.rs`, `media.rs` | paths the way Go's `ServeMux` reads them; content types |
+//! | `intake.rs` | from a request to an acknowledged batch, for the receivers below |
+//! | `grpc.rs` | unary gRPC |
+//! | `zipkin/` | Zipkin's collector, with the query API behind it |
+//! | `otlp/` | OTLP over HTTP and gRPC |
+//! | `jaeger/` | Jaeger: Thrift over HTTP and UDP, gRPC, remote sampling |
 //! | `datadog/` | the Datadog trace API |
 //! | `proxy/` | what tracers send besides: profiles, telemetry, events |
 //!
@@ -20,11 +26,18 @@ mod answer;
 mod body;
 mod conn;
 pub mod datadog;
+mod grpc;
+mod h2c;
+mod intake;
+pub mod jaeger;
 mod listener;
+mod media;
 mod mux;
+pub mod otlp;
 pub mod proxy;
 mod resend;
 mod server;
+pub mod zipkin;
 
 pub use answer::{Answer, AnswerBody, StreamError};
 pub use body::{BodyError, BodyLimits, Compression, ExpandError, Received, expand, receive};

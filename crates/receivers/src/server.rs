@@ -1,8 +1,9 @@
-//! HTTP/1 over any listener, shared by all receivers: connection limits,
+//! HTTP over any listener, shared by all receivers: connection limits,
 //! time-outs, keep-alive, shutdown. What is behind a path is the [`Handler`]'s.
 
 use crate::answer::Answer;
 use crate::conn::{Guarded, Phases};
+use crate::h2c::{self, Sniffed};
 use crate::listener::{Listener, Stream};
 use http::header::{CONNECTION, EXPECT, HeaderValue};
 use http::request::Parts;
@@ -82,6 +83,9 @@ pub struct ServerConfig {
     pub idle_timeout: Duration,
     /// At shutdown, requests being handled may take this long.
     pub drain_timeout: Duration,
+    /// HTTP/2 without TLS is served too, to clients that begin with it (`h2c`
+    /// with prior knowledge).
+    pub http2: bool,
 }
 
 impl Default for ServerConfig {
@@ -93,6 +97,7 @@ impl Default for ServerConfig {
             read_timeout: Duration::from_secs(5),
             idle_timeout: Duration::from_secs(60),
             drain_timeout: Duration::from_secs(5),
+            http2: false,
         }
     }
 }
@@ -236,9 +241,35 @@ async fn connection<S: AsyncRead + AsyncWrite + Unpin + Send + 'static>(
     config: &ServerConfig,
     handler: Arc<dyn Handler>,
     stats: &ServerStats,
-    mut stop: StopWatch,
+    stop: StopWatch,
 ) {
     let phases = Phases::new(config.read_timeout, config.idle_timeout.max(config.read_timeout));
+    let mut stream = Sniffed::new(Guarded::new(stream, Arc::clone(&phases)));
+    let mut watch = stop.clone();
+    let http2 = config.http2
+        && tokio::select! {
+            http2 = stream.begins_with_http2() => http2,
+            () = watch.reached(Phase::Draining) => return,
+        };
+    if http2 {
+        phases.multiplexed();
+        h2c::connection(stream, info, &phases, handler, stop).await;
+        if phases.timed_out() {
+            stats.timed_out.fetch_add(1, Relaxed);
+        }
+        return;
+    }
+    http1_connection(stream, info, phases, handler, stats, stop).await;
+}
+
+async fn http1_connection<S: AsyncRead + AsyncWrite + Unpin + Send + 'static>(
+    stream: Sniffed<Guarded<S>>,
+    info: Arc<ConnInfo>,
+    phases: Arc<Phases>,
+    handler: Arc<dyn Handler>,
+    stats: &ServerStats,
+    mut stop: StopWatch,
+) {
     let unread = Arc::new(AtomicBool::new(false));
     let service = {
         let (phases, unread) = (Arc::clone(&phases), Arc::clone(&unread));
@@ -267,7 +298,7 @@ async fn connection<S: AsyncRead + AsyncWrite + Unpin + Send + 'static>(
         .title_case_headers(true)
         .half_close(true)
         .max_buf_size(BUFFER);
-    let mut conn = http.serve_connection(TokioIo::new(Guarded::new(stream, Arc::clone(&phases))), service);
+    let mut conn = http.serve_connection(TokioIo::new(stream), service);
     let mut draining = false;
     let result = loop {
         let run = std::future::poll_fn(|cx| conn.poll_without_shutdown(cx));
@@ -285,7 +316,7 @@ async fn connection<S: AsyncRead + AsyncWrite + Unpin + Send + 'static>(
     if let Err(error) = result {
         tracing::debug!(%error, "connection ended");
     }
-    let mut stream = conn.into_parts().io.into_inner().into_inner();
+    let mut stream = conn.into_parts().io.into_inner().into_inner().into_inner();
     // The peer may be gone already; there is nothing left to tell it.
     let _ = stream.shutdown().await;
     if unread.load(Relaxed) {

@@ -368,6 +368,8 @@ settings! {
     otlp_grpc_address: Address = local(4317), "otlp_grpc.address", ["SPANLOOM_OTLP_GRPC_ADDRESS"];
     /// OTLP over HTTP.
     otlp_http_address: Address = local(4318), "otlp_http.address", ["SPANLOOM_OTLP_HTTP_ADDRESS"];
+    /// Origins of pages that may send OTLP over HTTP: `https://shop.example.com`, `https://*.example.com`, `*`.
+    otlp_http_cors_origins: CommaOrWords = CommaOrWords::default(), "otlp_http.cors_origins", ["SPANLOOM_OTLP_HTTP_CORS_ORIGINS"];
     /// Jaeger Thrift over HTTP.
     jaeger_http_address: Address = local(14268), "jaeger_http.address", ["SPANLOOM_JAEGER_HTTP_ADDRESS"];
     /// Jaeger over gRPC.

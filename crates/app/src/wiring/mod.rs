@@ -4,7 +4,8 @@
 //! |---|---|
 //! | `run.rs` | start and stop of the whole program |
 //! | `convert.rs` | settings → the plain `Config` of each room |
-//! | `receive.rs` | settings → receivers and their listeners |
+//! | `receive.rs` | settings → the Datadog receiver and its listeners |
+//! | `doors.rs` | settings → the receivers of Zipkin, OTLP and Jaeger |
 //! | `chain.rs` | the rooms that decide about spans, as processors |
 //! | `statistics.rs` | statistics on their way to the intake and to local answers |
 //! | `outgoing.rs` | the outgoing HTTP client |
@@ -15,6 +16,7 @@
 mod admin;
 mod chain;
 mod convert;
+mod doors;
 mod outgoing;
 mod ports;
 mod receive;

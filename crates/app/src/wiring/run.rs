@@ -3,6 +3,7 @@
 
 use super::admin::Admin;
 use super::chain::{Shared, factory};
+use super::doors::Doors;
 use super::statistics::Statistics;
 use super::why::{Settling, Why};
 use super::{convert, outgoing, ports, receive};
@@ -241,10 +242,8 @@ impl Program {
             (Mode::Run, Some(a)) => Some(ports::bind("query API", "query.address", a).await?),
             _ => None,
         };
-        let zipkin = match (mode, s.zipkin_address.0) {
-            (Mode::Run, Some(a)) => Some(ports::bind("Zipkin", "zipkin.address", a).await?),
-            _ => None,
-        };
+        let inlet = self.pipeline.inlet();
+        let doors = Doors::bind(s, mode == Mode::Agent, &inlet).await?;
         let admin = match s.admin_address.0 {
             Some(a) => Some(ports::bind("admin", "admin.address", a).await?),
             None => None,
@@ -267,28 +266,36 @@ impl Program {
         }
 
         let report = self.reporter();
-        if let Some(store) = &self.store {
+        let api = self.store.as_ref().map(|store| {
             let reader = Arc::clone(store) as Arc<dyn SpanReader>;
             let config = ApiConfig { version: env!("CARGO_PKG_VERSION").into(), ..ApiConfig::default() };
-            let api = Api::with_report(
+            Api::with_report(
                 reader,
                 Arc::new(Telling { report: Arc::clone(&report), why: Arc::clone(&self.why) }),
                 config,
-            );
-            for (listener, door, what) in [
-                (query, Door::Query, "Jaeger API, search    "),
-                (zipkin, Door::Zipkin, "Zipkin API            "),
-            ] {
-                if let Some(Listener::Tcp(listener)) = listener {
-                    let address = listener.local_addr().map_or_else(|e| e.to_string(), |a| a.to_string());
-                    look.push(format!("{what} http://{address}"));
-                    let mut stop = self.stop.watch();
-                    let stopped = async move { stop.reached(Phase::Draining).await };
-                    let serving =
-                        spanloom_api::serve(listener, api.clone(), door, ServeConfig::default(), stopped);
-                    self.servers.spawn(serving);
-                }
-            }
+            )
+        });
+        if let (Some(api), Some(Listener::Tcp(listener))) = (api.clone(), query) {
+            let address = listener.local_addr().map_or_else(|e| e.to_string(), |a| a.to_string());
+            look.push(format!("Jaeger API, search     http://{address}"));
+            let mut stop = self.stop.watch();
+            let stopped = async move { stop.reached(Phase::Draining).await };
+            self.servers.spawn(spanloom_api::serve(
+                listener,
+                api,
+                Door::Query,
+                ServeConfig::default(),
+                stopped,
+            ));
+        }
+        let zipkin = doors.zipkin_address().filter(|_| api.is_some());
+        look.extend(zipkin.map(|address| format!("Zipkin API             http://{address}")));
+        let (served, datagrams) = doors.open(s, &inlet, api, &mut send);
+        for (listener, config, handler) in served {
+            self.serve(listener, config, handler);
+        }
+        for receiver in datagrams {
+            self.servers.spawn(receiver.run(self.stop.watch()));
         }
         if let Some(listener) = admin {
             look.push(format!("metrics, status        http://{}/metrics", listener.address()));

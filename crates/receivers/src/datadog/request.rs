@@ -1,5 +1,6 @@
 //! What the headers of a request mean.
 
+use crate::media::media_type;
 use crate::server::Request;
 use spanloom_codec::datadog::Encoding;
 use spanloom_model::ClientFlags;
@@ -33,23 +34,6 @@ pub(super) fn encoding(content_type: &str) -> Encoding {
         Some("application/json" | "text/json") | None => Encoding::Json,
         Some(_) => Encoding::JsonThenMsgpack,
     }
-}
-
-/// The media type in lower case without parameters; `None` if it is malformed.
-fn media_type(value: &str) -> Option<String> {
-    let mut parts = value.split(';');
-    let kind = parts.next()?.trim().to_ascii_lowercase();
-    let token = |t: &str| {
-        !t.is_empty() && t.bytes().all(|b| b.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&b))
-    };
-    let valid = match kind.split_once('/') {
-        Some((a, b)) => token(a) && token(b),
-        None => token(&kind),
-    };
-    let parameters = parts.map(str::trim).filter(|p| !p.is_empty());
-    let valid =
-        valid && parameters.into_iter().all(|p| p.split_once('=').is_some_and(|(k, _)| token(k.trim())));
-    valid.then_some(kind)
 }
 
 #[cfg(test)]

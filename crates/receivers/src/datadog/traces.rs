@@ -3,6 +3,7 @@
 use super::{Receiver, request as req};
 use crate::answer::{self, Answer};
 use crate::body::{self, BodyError, Received};
+use crate::intake::Counted;
 use crate::server::Request;
 use bytes::Bytes;
 use http::header::CONTENT_TYPE;
@@ -10,8 +11,7 @@ use http::{HeaderValue, StatusCode};
 use spanloom_codec::DecodeError;
 use spanloom_codec::datadog::{Encoding, RequestMeta, decode_traces};
 use spanloom_model::{Attr, Batch, Intake, Protocol, Value, keys};
-use spanloom_pipeline::{Ledger, PayloadOutcome, Refused};
-use std::sync::Arc;
+use spanloom_pipeline::{PayloadOutcome, Refused};
 use tokio::time::Instant;
 
 /// Bodies up to this size are decoded where they are received; decoding them
@@ -40,29 +40,6 @@ struct Meta {
     process_tags: String,
 }
 
-/// Counts a request once, also when its connection goes away under it.
-struct Counted {
-    ledger: Arc<Ledger>,
-    protocol: Protocol,
-    traces: u64,
-    bytes: u64,
-    open: bool,
-}
-
-impl Counted {
-    fn end(&mut self, outcome: PayloadOutcome, reason: &'static str) {
-        if std::mem::replace(&mut self.open, false) {
-            self.ledger.payload(self.protocol, outcome, reason, self.traces, self.bytes);
-        }
-    }
-}
-
-impl Drop for Counted {
-    fn drop(&mut self) {
-        self.end(PayloadOutcome::Refused, "client_gone");
-    }
-}
-
 impl Receiver {
     pub(super) async fn traces(&self, request: &mut Request, version: Protocol) -> Answer {
         let encoding = match version {
@@ -72,13 +49,8 @@ impl Receiver {
         if let Some(refusal) = refuse(request, version, encoding) {
             return refusal;
         }
-        let mut counted = Counted {
-            ledger: Arc::clone(self.inlet.ledger()),
-            protocol: version,
-            traces: req::count(request.header("x-datadog-trace-count")),
-            bytes: 0,
-            open: true,
-        };
+        let mut counted = Counted::new(self.inlet.ledger(), version);
+        counted.traces = req::count(request.header("x-datadog-trace-count"));
         match self.take(request, version, encoding, &mut counted).await {
             Ok(()) => {
                 counted.end(PayloadOutcome::Accepted, "");

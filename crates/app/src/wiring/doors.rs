@@ -1,0 +1,154 @@
+//! Settings → the receivers of Zipkin, OTLP and Jaeger.
+
+use super::{convert, ports, receive};
+use crate::settings::{Settings, value::Address};
+use http_body_util::{BodyExt, Limited};
+use spanloom_api::{Api, Door};
+use spanloom_pipeline::Inlet;
+use spanloom_receivers::jaeger::{self, UdpConfig, UdpReceiver};
+use spanloom_receivers::{Answer, AnswerBody, Handler, HandlerFuture, Listener, Request, ServerConfig};
+use spanloom_receivers::{otlp, zipkin};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::sync::Arc;
+use std::time::Duration;
+
+/// Largest body of a question to Zipkin's query API.
+const QUESTION: usize = 1 << 20;
+
+/// Bound, not served yet.
+pub struct Doors {
+    zipkin: Option<Listener>,
+    otlp_grpc: Option<Listener>,
+    otlp_http: Option<Listener>,
+    jaeger_http: Option<Listener>,
+    jaeger_grpc: Option<Listener>,
+    sampling: Option<Listener>,
+    udp: Vec<(&'static str, UdpReceiver)>,
+}
+
+/// A listener, its bounds and who answers.
+pub type Served = (Listener, ServerConfig, Arc<dyn Handler>);
+
+/// Where a receiver listens: where the setting says; without one, on all
+/// addresses where the Datadog receiver does so.
+fn open_to(s: &Settings, agent: bool, key: &str, address: &Address) -> Option<SocketAddr> {
+    let address = address.0?;
+    let everywhere = !s.is_set(key) && receive::host(s, agent) == "0.0.0.0";
+    Some(if everywhere { (IpAddr::V4(Ipv4Addr::UNSPECIFIED), address.port()).into() } else { address })
+}
+
+impl Doors {
+    /// Binds every address.
+    pub async fn bind(s: &Settings, agent: bool, inlet: &Inlet) -> Result<Self, String> {
+        let tcp = async |name: &str, key: &str, address: &Address| match open_to(s, agent, key, address) {
+            Some(address) => ports::bind(name, key, address).await.map(Some),
+            None => Ok(None),
+        };
+        let mut doors = Self {
+            zipkin: tcp("Zipkin", "zipkin.address", &s.zipkin_address).await?,
+            otlp_grpc: tcp("OTLP gRPC", "otlp_grpc.address", &s.otlp_grpc_address).await?,
+            otlp_http: tcp("OTLP HTTP", "otlp_http.address", &s.otlp_http_address).await?,
+            jaeger_http: tcp("Jaeger HTTP", "jaeger_http.address", &s.jaeger_http_address).await?,
+            jaeger_grpc: tcp("Jaeger gRPC", "jaeger_grpc.address", &s.jaeger_grpc_address).await?,
+            sampling: tcp("Jaeger sampling", "jaeger_sampling.address", &s.jaeger_sampling_address).await?,
+            udp: Vec::new(),
+        };
+        for (name, key, address, binary) in [
+            ("compact", "jaeger_compact.address", &s.jaeger_compact_address, false),
+            ("binary", "jaeger_binary.address", &s.jaeger_binary_address, true),
+        ] {
+            let Some(address) = open_to(s, agent, key, address) else { continue };
+            let bind = if binary { UdpReceiver::binary } else { UdpReceiver::compact };
+            let receiver = bind(address, UdpConfig::default(), inlet.clone()).map_err(|e| {
+                format!("Jaeger {name} (UDP): cannot listen on {address}: {e}; listen elsewhere with {key} (port 0 switches it off)")
+            })?;
+            doors.udp.push((name, receiver));
+        }
+        Ok(doors)
+    }
+
+    /// Where Zipkin's port is.
+    pub fn zipkin_address(&self) -> Option<String> {
+        self.zipkin.as_ref().map(Listener::address)
+    }
+
+    /// The handlers of the listeners, and the datagram sockets; says where to
+    /// send traces. `api`: what answers Zipkin's questions.
+    pub fn open(
+        self,
+        s: &Settings,
+        inlet: &Inlet,
+        api: Option<Api>,
+        send: &mut Vec<String>,
+    ) -> (Vec<Served>, Vec<UdpReceiver>) {
+        let mut served: Vec<Served> = Vec::new();
+        let wait = Duration::from_millis(s.decoder_timeout);
+        if let Some(listener) = self.zipkin {
+            let fallback = api.map(|api| Arc::new(Questions(api)) as Arc<dyn Handler>);
+            let config = zipkin::Config { wait, ..zipkin::Config::default() };
+            let handler = zipkin::Receiver::new(config, inlet.clone(), fallback);
+            send.push(format!("Zipkin    http://{}/api/v2/spans", listener.address()));
+            served.push((listener, handler.server_config(), Arc::new(handler)));
+        }
+        let cors = otlp::Cors { origins: s.otlp_http_cors_origins.0.clone(), ..otlp::Cors::default() };
+        let config = otlp::Config { wait, cors, ..otlp::Config::default() };
+        if let Some(listener) = self.otlp_http {
+            let handler = otlp::HttpReceiver::new(config.clone(), inlet.clone());
+            send.push(format!("OTLP      http://{}/v1/traces", listener.address()));
+            served.push((listener, handler.server_config(), Arc::new(handler)));
+        }
+        if let Some(listener) = self.otlp_grpc {
+            let handler = otlp::GrpcReceiver::new(config, inlet.clone());
+            send.push(format!("OTLP gRPC http://{}", listener.address()));
+            served.push((listener, handler.server_config(), Arc::new(handler)));
+        }
+        let config = jaeger::Config { wait, ..jaeger::Config::default() };
+        if let Some(listener) = self.jaeger_http {
+            let handler = jaeger::HttpReceiver::new(config.clone(), inlet.clone());
+            send.push(format!("Jaeger    http://{}/api/traces", listener.address()));
+            served.push((listener, handler.server_config(), Arc::new(handler)));
+        }
+        if let Some(listener) = self.jaeger_grpc {
+            let handler = jaeger::GrpcReceiver::new(config, inlet.clone());
+            send.push(format!("Jaeger    grpc {}", listener.address()));
+            served.push((listener, handler.server_config(), Arc::new(handler)));
+        }
+        for (name, receiver) in &self.udp {
+            let address = receiver.address().map_or_else(|e| e.to_string(), |a| a.to_string());
+            send.push(format!("Jaeger    udp {address} ({name})"));
+        }
+        if let Some(listener) = self.sampling {
+            let handler = jaeger::SamplingHandler::new(inlet.rates().clone(), &convert::env(s));
+            served.push((listener, handler.server_config(), Arc::new(handler)));
+        }
+        (served, self.udp.into_iter().map(|(_, receiver)| receiver).collect())
+    }
+}
+
+/// Zipkin's query API behind its collector.
+struct Questions(Api);
+
+impl Handler for Questions {
+    fn handle<'a>(&'a self, request: &'a mut Request) -> HandlerFuture<'a> {
+        Box::pin(async move {
+            let plain = |status, text: &'static str| {
+                let mut answer = Answer::new(AnswerBody::Full(text.into()));
+                *answer.status_mut() = status;
+                answer
+            };
+            let body = Limited::new(&mut request.body, QUESTION).collect();
+            let body = match tokio::time::timeout_at(request.deadline, body).await {
+                Ok(Ok(body)) => body.to_bytes(),
+                Ok(Err(_)) => return plain(http::StatusCode::BAD_REQUEST, "the body cannot be read"),
+                Err(_) => {
+                    return plain(http::StatusCode::REQUEST_TIMEOUT, "the body did not arrive in time");
+                }
+            };
+            let question = http::Request::from_parts(request.head.clone(), body);
+            match self.0.handle(Door::Zipkin, question).await {
+                Some(response) => response.map(|body| AnswerBody::Full(body.into())),
+                None => plain(http::StatusCode::NOT_FOUND, "not found"),
+            }
+        })
+    }
+}

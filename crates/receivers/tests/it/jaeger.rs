@@ -1,0 +1,183 @@
+//! Jaeger over HTTP and UDP, and remote sampling.
+
+use crate::doors::*;
+use crate::support::*;
+use spanloom_pipeline::PayloadOutcome;
+use std::time::Duration;
+
+const THRIFT: (&str, &str) = ("Content-Type", "application/x-thrift");
+
+fn good() -> Vec<u8> {
+    fixture("node-jaeger/http/001-api-traces.bin")
+}
+
+#[tokio::test]
+async fn every_request_has_jaegers_status_and_text() {
+    let doors = open().await;
+    let body = good();
+    let gz = gzip(&body);
+    for (path, headers, body, status, text) in [
+        ("/api/traces", vec![THRIFT], &body[..], 202, ""),
+        ("/api/traces?format=jaeger.thrift", vec![THRIFT], &body, 202, ""),
+        ("/api/traces", vec![("Content-Type", "application/vnd.apache.thrift.binary")], &body, 202, ""),
+        ("/api/traces", vec![THRIFT, ("Content-Encoding", "gzip")], &gz, 202, ""),
+        ("/api/traces", vec![], &body, 400, "Cannot parse content type: mime: no media type\n"),
+        (
+            "/api/traces",
+            vec![("Content-Type", "application/json")],
+            b"{}",
+            400,
+            "Unsupported content type: application/json\n",
+        ),
+        ("/api/other", vec![THRIFT], &body, 404, "404 page not found\n"),
+    ] {
+        let reply = post(doors.jaeger_http, path, &headers, body).await;
+        assert_eq!((reply.status, reply.text().as_str()), (status, text), "{path} {headers:?}");
+    }
+    let reply = post(doors.jaeger_http, "/api/traces", &[THRIFT], &body[..body.len() / 2]).await;
+    assert_eq!(reply.status, 400);
+    assert!(reply.text().starts_with("Unable to process request body: "), "{}", reply.text());
+    let reply = raw(doors.jaeger_http, &request("GET", "/api/traces", &[], None)).await.unwrap();
+    assert_eq!(reply.status, 405);
+    let counts = doors.finish().await;
+    assert_eq!(counts.payloads(PayloadOutcome::Accepted), 4);
+    assert_eq!(counts.payloads(PayloadOutcome::Rejected), 3);
+}
+
+#[tokio::test]
+async fn no_room_is_told_and_counted() {
+    let mut plan = Plan::default();
+    plan.jaeger.wait = Duration::from_millis(5);
+    let doors = open_with(plan).await;
+    let held = doors.pipeline.inlet().reserve(64 << 20).unwrap();
+    let reply = post(doors.jaeger_http, "/api/traces", &[THRIFT], &good()).await;
+    assert_eq!((reply.status, any(&reply, "retry-after")), (503, Some("1")));
+    assert!(reply.text().starts_with("Cannot submit Jaeger batch: "));
+    drop(held);
+    let counts = doors.finish().await;
+    assert_eq!(payloads(&counts, "memory"), 1);
+}
+
+#[tokio::test]
+async fn each_datagram_is_taken_or_counted() {
+    let doors = open().await;
+    let compact = fixture("python-jaeger/udp/001-udp.bin");
+    let socket = tokio::net::UdpSocket::bind("127.0.0.1:0").await.unwrap();
+    let sent = 200;
+    for i in 0..sent {
+        match i % 4 {
+            0 => socket.send_to(b"nonsense", doors.compact).await.unwrap(),
+            1 => socket.send_to(&compact, doors.binary).await.unwrap(),
+            2 => socket.send_to(&[], doors.compact).await.unwrap(),
+            _ => socket.send_to(&compact, doors.compact).await.unwrap(),
+        };
+    }
+    let store = doors.store.clone();
+    let counts = doors.finish().await;
+    assert_eq!(counts.payloads.iter().map(|p| p.payloads).sum::<u64>(), sent);
+    let accepted = counts.payloads(PayloadOutcome::Accepted);
+    assert!(accepted > 0 && accepted <= sent / 4);
+    let stored: usize = store.batches.lock().unwrap().iter().map(|b| b.spans.len()).sum();
+    assert_eq!(stored as u64, accepted * 10);
+}
+
+#[tokio::test]
+async fn the_largest_datagram_is_taken() {
+    let doors = open().await;
+    // A call of emitBatch whose one tag fills the datagram.
+    let mut batch = spanloom_model::Batch::default();
+    let resource = spanloom_model::Resource::default();
+    batch.resources.push(resource);
+    let name = batch.arena.push(&"x".repeat(64_800));
+    batch.spans.push(spanloom_model::Span {
+        trace_id: spanloom_model::TraceId(1),
+        span_id: spanloom_model::SpanId(2),
+        name,
+        scope: spanloom_model::NO_SCOPE,
+        ..Default::default()
+    });
+    batch.chunk_by_trace(0, 0);
+    for (encoding, to) in [
+        (spanloom_codec::thrift::Encoding::Compact, doors.compact),
+        (spanloom_codec::thrift::Encoding::Binary, doors.binary),
+    ] {
+        let datagram = spanloom_codec::jaeger::encode_emit_batch(&batch, encoding).remove(0);
+        assert!(datagram.len() > 64_800);
+        let socket = tokio::net::UdpSocket::bind("127.0.0.1:0").await.unwrap();
+        socket.send_to(&datagram, to).await.unwrap();
+    }
+    let counts = doors.finish().await;
+    assert_eq!(counts.payloads(PayloadOutcome::Accepted), 2, "{counts:?}");
+}
+
+#[tokio::test]
+async fn datagrams_beyond_the_queue_are_dropped_and_counted() {
+    let mut plan = Plan::default();
+    plan.udp.queue = 2;
+    plan.udp.workers = 1;
+    plan.pipeline.ack_wait = Duration::from_secs(60);
+    let doors = open_with(plan).await;
+    *doors.store.hold.lock().unwrap() = true;
+    let compact = fixture("python-jaeger/udp/001-udp.bin");
+    let socket = tokio::net::UdpSocket::bind("127.0.0.1:0").await.unwrap();
+    for _ in 0..50 {
+        socket.send_to(&compact, doors.compact).await.unwrap();
+    }
+    // At most one at the store, two in the queue, the others dropped.
+    while payloads(&doors.pipeline.ledger().snapshot(), "queue_full") < 47 {
+        tokio::task::yield_now().await;
+    }
+    *doors.store.hold.lock().unwrap() = false;
+    while let Some(done) = { doors.store.held.lock().unwrap().pop() } {
+        done(Ok(()));
+    }
+    let counts = doors.finish().await;
+    let accepted = counts.payloads(PayloadOutcome::Accepted);
+    assert!((2..=3).contains(&accepted));
+    assert_eq!(accepted + payloads(&counts, "queue_full"), 50);
+}
+
+#[tokio::test]
+async fn datagrams_that_the_kernel_drops_are_counted() {
+    let mut plan = Plan::default();
+    plan.udp.receive_buffer = 1;
+    plan.udp.workers = 100;
+    let doors = open_with(plan).await;
+    let compact = fixture("python-jaeger/udp/001-udp.bin");
+    // Nothing else runs on this thread between the first and the last.
+    let socket = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
+    for _ in 0..100 {
+        socket.send_to(&compact, doors.compact).unwrap();
+    }
+    let counts = doors.finish().await;
+    assert!(payloads(&counts, "kernel_buffer") > 0);
+    assert_eq!(counts.payloads.iter().map(|p| p.payloads).sum::<u64>(), 100);
+}
+
+#[tokio::test]
+async fn clients_are_told_our_rates() {
+    let doors = open().await;
+    let get = async |path: &str| {
+        let reply = raw(doors.sampling, &request("GET", path, &[], None)).await.unwrap();
+        (reply.status, any(&reply, "content-type").unwrap().to_owned(), reply.text())
+    };
+    let rate = |text: &str| {
+        (
+            200,
+            "application/json".to_owned(),
+            format!(
+                "{{\"strategyType\":\"PROBABILISTIC\",\"probabilisticSampling\":{{\"samplingRate\":{text}}}}}"
+            ),
+        )
+    };
+    assert_eq!(get("/?service=web").await, rate("1"));
+    let rates = [("service:,env:", 0.5), ("service:web shop,env:none", 0.25)];
+    doors.rates.publish(rates.map(|(k, v)| (k.to_owned(), v)).into(), 0);
+    assert_eq!(get("/sampling?service=web+shop").await, rate("0.25"));
+    assert_eq!(get("/sampling?service=other").await, rate("0.5"));
+    for path in ["/", "/sampling?x=1", "/?service=a&service=b"] {
+        let (status, _, text) = get(path).await;
+        assert_eq!((status, text.as_str()), (400, "'service' parameter must be provided once\n"));
+    }
+    doors.finish().await;
+}
