@@ -1,7 +1,7 @@
 //! Settings → the receivers of Zipkin, OTLP and Jaeger.
 
 use super::{convert, ports, receive};
-use crate::settings::{Settings, value::Address};
+use crate::settings::Settings;
 use http_body_util::{BodyExt, Limited};
 use spanloom_api::{Api, Door};
 use spanloom_pipeline::Inlet;
@@ -31,8 +31,8 @@ pub type Served = (Listener, ServerConfig, Arc<dyn Handler>);
 
 /// Where a receiver listens: where the setting says; without one, on all
 /// addresses where the Datadog receiver does so.
-fn open_to(s: &Settings, agent: bool, key: &str, address: &Address) -> Option<SocketAddr> {
-    let address = address.0?;
+fn open_to(s: &Settings, agent: bool, key: &str, address: Option<SocketAddr>) -> Option<SocketAddr> {
+    let address = address?;
     let everywhere = !s.is_set(key) && receive::host(s, agent) == "0.0.0.0";
     Some(if everywhere { (IpAddr::V4(Ipv4Addr::UNSPECIFIED), address.port()).into() } else { address })
 }
@@ -40,22 +40,24 @@ fn open_to(s: &Settings, agent: bool, key: &str, address: &Address) -> Option<So
 impl Doors {
     /// Binds every address.
     pub async fn bind(s: &Settings, agent: bool, inlet: &Inlet) -> Result<Self, String> {
-        let tcp = async |name: &str, key: &str, address: &Address| match open_to(s, agent, key, address) {
+        let tcp = async |name: &str, key: &str, address: Option<SocketAddr>| match open_to(
+            s, agent, key, address,
+        ) {
             Some(address) => ports::bind(name, key, address).await.map(Some),
             None => Ok(None),
         };
         let mut doors = Self {
-            zipkin: tcp("Zipkin", "zipkin.address", &s.zipkin_address).await?,
-            otlp_grpc: tcp("OTLP gRPC", "otlp_grpc.address", &s.otlp_grpc_address).await?,
-            otlp_http: tcp("OTLP HTTP", "otlp_http.address", &s.otlp_http_address).await?,
-            jaeger_http: tcp("Jaeger HTTP", "jaeger_http.address", &s.jaeger_http_address).await?,
-            jaeger_grpc: tcp("Jaeger gRPC", "jaeger_grpc.address", &s.jaeger_grpc_address).await?,
-            sampling: tcp("Jaeger sampling", "jaeger_sampling.address", &s.jaeger_sampling_address).await?,
+            zipkin: tcp("Zipkin", "zipkin.address", s.zipkin_address.0).await?,
+            otlp_grpc: tcp("OTLP gRPC", "otlp_grpc.address", s.otlp_grpc_address.0).await?,
+            otlp_http: tcp("OTLP HTTP", "otlp_http.address", s.otlp_http_address.0).await?,
+            jaeger_http: tcp("Jaeger HTTP", "jaeger_http.address", s.jaeger_http_address.0).await?,
+            jaeger_grpc: tcp("Jaeger gRPC", "jaeger_grpc.address", s.jaeger_grpc_address.0).await?,
+            sampling: tcp("Jaeger sampling", "jaeger_sampling.address", s.jaeger_sampling_address.0).await?,
             udp: Vec::new(),
         };
         for (name, key, address, binary) in [
-            ("compact", "jaeger_compact.address", &s.jaeger_compact_address, false),
-            ("binary", "jaeger_binary.address", &s.jaeger_binary_address, true),
+            ("compact", "jaeger_compact.address", s.jaeger_compact_address.0, false),
+            ("binary", "jaeger_binary.address", s.jaeger_binary_address.0, true),
         ] {
             let Some(address) = open_to(s, agent, key, address) else { continue };
             let bind = if binary { UdpReceiver::binary } else { UdpReceiver::compact };

@@ -3,7 +3,7 @@
 use crate::support::*;
 use http_body_util::{BodyExt, Full};
 use spanloom_model::Batch;
-use spanloom_pipeline::*;
+use spanloom_pipeline::{Config, Destination, DiscardStats, Pipeline, Rates, Snapshot, Stop};
 use spanloom_receivers::{Handler, Listener, ServerConfig, jaeger, otlp, serve, zipkin};
 use std::sync::Arc;
 use std::time::Duration;
