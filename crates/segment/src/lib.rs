@@ -22,6 +22,7 @@
 //! | `hits.rs` | [`Segment::search`], [`Segment::hits`]: which traces meet a search, newest first |
 //! | `search.rs` | whether rows meet a condition |
 //! | `cache.rs` | [`Cache`]: bounded, shared by all segments |
+//! | `number.rs` | traces by their number, for users that keep a bit per trace |
 //! | `schema.rs` | the columns and their Parquet types |
 //! | `encoding.rs` | Parquet value encodings and bounded reading |
 //! | `json.rs` | exact JSON of structured values |
@@ -42,6 +43,7 @@ mod intern;
 mod json;
 mod merge;
 mod meta;
+mod number;
 mod page;
 mod promote;
 mod recent;

@@ -359,7 +359,7 @@ impl Segment {
         })
     }
 
-    fn strings(&self) -> Result<Arc<Strings>, SegmentError> {
+    pub(crate) fn strings(&self) -> Result<Arc<Strings>, SegmentError> {
         self.cached(kind::STRINGS, 0, 0, || {
             let raw = self.section(SectionKey::STRINGS)?;
             let strings = Strings::read(&raw).map_err(|e| self.damaged(format::INDEX, e))?;

@@ -59,6 +59,11 @@ pub struct Config {
     pub keep_bytes: u64,
     /// Appends are refused while the file system has less room than this.
     pub disk_floor: u64,
+    /// Traces are judged by [`crate::Store::decide`]: segments are merged only
+    /// after that.
+    pub decide: bool,
+    /// How long a dropped trace is not removed, so that it can be kept after all.
+    pub undrop_for: Duration,
     /// Threads of the store's own for flushing, compaction and retention. Off,
     /// only the calls of [`crate::Store`] do it: for tests.
     pub background: bool,
@@ -89,6 +94,8 @@ impl Default for Config {
             keep_for: Duration::from_secs(14 * 24 * 3600),
             keep_bytes: 0,
             disk_floor: 1 << 30,
+            decide: false,
+            undrop_for: Duration::from_secs(600),
             background: true,
             on_duplicates: None,
             clock: Arc::new(SystemClock),

@@ -16,6 +16,8 @@
 //! | `assemble.rs` | one trace from its pieces; its figures |
 //! | `manifest.rs` | which segments there are; atomic edits |
 //! | `maintenance.rs` | flush, compaction, retention, disk floor; the threads |
+//! | `tail.rs` | decisions about whole traces once they are quiet; keeping one by hand |
+//! | `drops.rs` | which traces are dropped and not yet removed |
 //! | `stats.rs` | [`StoreStats`], [`RecoveryReport`], counters |
 //! | `config.rs` | [`Config`], [`Clock`] |
 //!
@@ -27,6 +29,7 @@
 
 mod assemble;
 mod config;
+mod drops;
 mod error;
 mod intake;
 mod live;
@@ -37,6 +40,7 @@ mod segments;
 mod source;
 mod stats;
 mod store;
+mod tail;
 mod terms;
 
 pub use config::{Clock, Config, SystemClock};
@@ -44,3 +48,4 @@ pub use error::OpenError;
 pub use spanloom_journal::SyncPolicy;
 pub use stats::{Damage, RecoveryReport, StoreStats};
 pub use store::Store;
+pub use tail::{Decided, Judge, KeptByHand};

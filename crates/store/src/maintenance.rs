@@ -1,14 +1,16 @@
 //! What happens behind the callers' backs: live spans become segments, small
 //! segments become large ones, old ones go.
 
+use crate::drops::{self, Drops};
 use crate::error::OpenError;
 use crate::live::Shared;
 use crate::manifest::{Added, Change};
 use crate::segments::{self, Stored};
 use crate::store::{Core, lock};
-use spanloom_model::{Batch, StoreError};
+use crate::tail::may_remove;
+use spanloom_model::{Batch, StoreError, TraceId};
 use spanloom_segment::{Segment, SegmentError, WriteOptions};
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
@@ -21,6 +23,9 @@ const MOST: usize = 16;
 const LARGEST_SPANS: u64 = 16_000_000;
 /// … or from more bytes.
 const LARGEST_BYTES: u64 = 1 << 30;
+/// A segment of which more than one span in so many is dropped is written
+/// anew without waiting for others.
+const DROPPED_SHARE: u64 = 4;
 /// Pause between looks at what is due.
 const TICK: Duration = Duration::from_secs(1);
 /// Pause between looks at retention.
@@ -147,7 +152,8 @@ fn flush(core: &Core, generation: &Shared) -> Result<(), StoreError> {
 /// Size class: a class has [`FAN`] times the spans of the one below.
 fn tier(core: &Core, stored: &Stored) -> u32 {
     let base = core.config.flush_spans.max(1);
-    (stored.spans / base).max(1).ilog(FAN as u64)
+    let kept = stored.spans.saturating_sub(stored.dropped_spans());
+    (kept / base).max(1).ilog(FAN as u64)
 }
 
 /// The inputs of the next merge: neighbours in time, of one size class.
@@ -155,8 +161,12 @@ fn due(core: &Core, all: bool) -> Option<Vec<Arc<Stored>>> {
     let contents = core.contents();
     let mut list = contents.segments.clone();
     list.sort_by_key(|s| (s.added.arrived, s.segment.meta().id));
+    if core.config.decide {
+        list.retain(|s| s.is_decided());
+    }
+    let removable = |s: &Arc<Stored>| s.dropped_spans() > 0 && may_remove(core, s);
     if all {
-        return (list.len() > 1).then_some(list);
+        return (list.len() > 1 || list.iter().any(removable)).then_some(list);
     }
     // Files go whole when they are old: one must not hold too long a time.
     let longest = match i64::try_from(core.config.keep_for.as_nanos()) {
@@ -188,14 +198,20 @@ fn due(core: &Core, all: bool) -> Option<Vec<Arc<Stored>>> {
             return Some(run);
         }
     }
-    None
+    list.into_iter()
+        .find(|s| s.dropped_spans() * DROPPED_SHARE > s.spans && may_remove(core, s))
+        .map(|s| vec![s])
 }
 
 /// Merges until nothing is due.
 pub(crate) fn compact(core: &Core, all: bool) -> Result<(), StoreError> {
     let _one = lock(&core.merging);
     while let Some(inputs) = due(core, all) {
-        merge(core, &inputs).inspect_err(|e| core.counters.failed(e))?;
+        let removed = merge(core, &inputs).inspect_err(|e| core.counters.failed(e))?;
+        if inputs.len() == 1 && removed == 0 {
+            // Nothing came of it, and nothing would the next time.
+            break;
+        }
         if core.closing.load(Ordering::SeqCst) {
             break;
         }
@@ -203,21 +219,91 @@ pub(crate) fn compact(core: &Core, all: bool) -> Result<(), StoreError> {
     Ok(())
 }
 
-fn merge(core: &Core, inputs: &[Arc<Stored>]) -> Result<(), StoreError> {
+/// Makes one segment of several, without the traces that are dropped for long
+/// enough. Returns how many traces those were.
+fn merge(core: &Core, inputs: &[Arc<Stored>]) -> Result<u64, StoreError> {
     let home = segments::home(&core.dir);
-    let options = WriteOptions { id: next_id(core)?, ..WriteOptions::default() };
     let refs: Vec<&Segment> = inputs.iter().map(|s| &s.segment).collect();
-    let meta = match spanloom_segment::merge(&home, &refs, &options, &|_| false) {
-        Ok(meta) => meta,
-        Err(SegmentError::Empty) => return Ok(()),
-        Err(e) => return Err(write_error(e)),
+    let removing: Vec<&Arc<Stored>> = inputs.iter().filter(|s| may_remove(core, s)).collect();
+    // Dropped wherever it is among the inputs, and somewhere long enough.
+    let gone = |id: TraceId| -> bool {
+        removing.iter().any(|s| s.hides(id).unwrap_or(false)) && hidden_in_all(inputs, id)
     };
-    let arrived = inputs.iter().map(|s| s.added.arrived).max().unwrap_or(0);
-    let added = Added { name: meta.name, arrived };
-    let stored = Arc::new(Stored::open(&home, added.clone(), &core.cache).map_err(write_error)?);
-    let mut changes = vec![Change::Add(added)];
-    changes.extend(inputs.iter().map(|s| Change::Remove { name: s.added.name.clone() }));
-    replace(core, &changes, inputs, Some(stored))
+    loop {
+        let before = lock(&core.kept).version;
+        let removed = AtomicU64::new(0);
+        let traces = AtomicU64::new(0);
+        let options = WriteOptions { id: next_id(core)?, ..WriteOptions::default() };
+        let drop = |id: TraceId| {
+            let gone = gone(id);
+            if gone {
+                let spans = |s: &Arc<Stored>| s.segment.part(id).ok().flatten().map_or(0, |p| p.spans);
+                removed.fetch_add(inputs.iter().map(spans).sum(), Ordering::Relaxed);
+                traces.fetch_add(1, Ordering::Relaxed);
+            }
+            gone
+        };
+        let stored = match spanloom_segment::merge(&home, &refs, &options, &drop) {
+            Ok(meta) => {
+                let arrived = inputs.iter().map(|s| s.added.arrived).max().unwrap_or(0);
+                let added = Added { name: meta.name, arrived };
+                let stored = Stored::open(&home, added, &core.cache).map_err(write_error)?;
+                carry_drops(core, inputs, &stored)?;
+                Some(Arc::new(stored))
+            }
+            Err(SegmentError::Empty) => None,
+            Err(e) => return Err(write_error(e)),
+        };
+        let mut changes: Vec<Change> = stored.iter().map(|s| Change::Add(s.added.clone())).collect();
+        changes.extend(inputs.iter().map(|s| Change::Remove { name: s.added.name.clone() }));
+        // Held until the inputs are gone: whoever keeps a trace from now on
+        // finds it missing. One that was kept meanwhile is merged again.
+        let kept = lock(&core.kept);
+        if kept.version != before {
+            std::mem::drop(kept);
+            if let Some(stored) = stored {
+                segments::remove(&stored);
+                drops::forget(&core.dir, &stored.added.name);
+            }
+            continue;
+        }
+        replace(core, &changes, inputs, stored)?;
+        std::mem::drop(kept);
+        let traces = traces.into_inner();
+        core.counters.tail_removed(traces, removed.into_inner());
+        return Ok(traces);
+    }
+}
+
+fn hidden_in_all(inputs: &[Arc<Stored>], id: TraceId) -> bool {
+    inputs.iter().all(|s| match s.segment.number_of(id) {
+        Ok(Some(number)) => lock(&s.drops).is_dropped(number),
+        Ok(None) => true,
+        Err(_) => false,
+    })
+}
+
+/// What is dropped but not removed yet stays so in the new segment.
+fn carry_drops(core: &Core, inputs: &[Arc<Stored>], to: &Stored) -> Result<(), StoreError> {
+    let states: Vec<Drops> = inputs.iter().map(|s| lock(&s.drops).clone()).collect();
+    let decided: Option<Vec<i64>> = states.iter().map(|d| d.decided).collect();
+    let Some(decided) = decided.and_then(|d| d.into_iter().max()) else {
+        return Ok(());
+    };
+    let mut drops = Drops::none(decided);
+    for (stored, state) in inputs.iter().zip(&states) {
+        for number in state.numbers() {
+            let id = stored.segment.id_of(number).map_err(write_error)?;
+            if let Some(number) = to.segment.number_of(id).map_err(write_error)?
+                && hidden_in_all(inputs, id)
+            {
+                drops.set(number, true, to.part_of(number, id)?.spans);
+            }
+        }
+    }
+    drops.save(&core.dir, &to.added.name).map_err(write_error)?;
+    *lock(&to.drops) = drops;
+    Ok(())
 }
 
 /// Deletes segments that are too old, then the oldest while all are too large.
@@ -266,6 +352,9 @@ fn replace(
         c.segments.retain(|s| !gone.iter().any(|g| Arc::ptr_eq(g, s)));
         c.segments.extend(new);
     });
-    gone.iter().for_each(|s| segments::remove(s));
+    for stored in gone {
+        segments::remove(stored);
+        drops::forget(&core.dir, &stored.added.name);
+    }
     Ok(())
 }

@@ -1,15 +1,17 @@
 //! Segments on disk: opening them at start, asking them, removing them.
 
+use crate::drops::Drops;
 use crate::error::OpenError;
 use crate::manifest::{Added, Change, Found, Manifest};
 use crate::source::{Hit, Names, Part, Root, Source};
 use crate::stats::{Damage, RecoveryReport};
+use crate::store::lock;
 use spanloom_model::{Batch, Cursor, Search, StoreError, TimeRange, TraceId, WindowOn};
-use spanloom_segment::{Cache, Segment, SegmentError};
+use spanloom_segment::{Cache, Segment, SegmentError, TracePart};
 use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 
 /// A segment of the store.
 pub(crate) struct Stored {
@@ -19,6 +21,8 @@ pub(crate) struct Stored {
     pub spans: u64,
     pub traces: u64,
     pub bytes: u64,
+    /// What rules said about its traces.
+    pub drops: Mutex<Drops>,
 }
 
 /// Where segments lie.
@@ -31,7 +35,31 @@ impl Stored {
         let segment = Segment::open_with(&home.join(&added.name), Arc::clone(cache))?;
         let meta = segment.meta();
         let (spans, traces, bytes) = (meta.spans, meta.traces, meta.bytes);
-        Ok(Self { segment, added, spans, traces, bytes })
+        Ok(Self { segment, added, spans, traces, bytes, drops: Mutex::default() })
+    }
+
+    /// Whether the trace is here and dropped.
+    pub fn hides(&self, id: TraceId) -> Result<bool, StoreError> {
+        if lock(&self.drops).traces == 0 {
+            return Ok(false);
+        }
+        let number = self.segment.number_of(id).map_err(read_error)?;
+        Ok(number.is_some_and(|n| lock(&self.drops).is_dropped(n)))
+    }
+
+    /// Spans that are dropped and not removed yet.
+    pub fn dropped_spans(&self) -> u64 {
+        lock(&self.drops).spans
+    }
+
+    /// Whether rules have been asked about its traces.
+    pub fn is_decided(&self) -> bool {
+        lock(&self.drops).decided.is_some()
+    }
+
+    /// Figures of a trace by its number, dropped or not.
+    pub fn part_of(&self, number: u32, id: TraceId) -> Result<Part, StoreError> {
+        self.segment.part_of(number, id).map(part).map_err(read_error)
     }
 }
 
@@ -129,6 +157,25 @@ fn read_error(e: SegmentError) -> StoreError {
     StoreError::Read(e.to_string())
 }
 
+fn part(part: TracePart) -> Part {
+    Part {
+        spans: part.spans,
+        errors: part.errors,
+        orphans: part.orphans,
+        start: part.start,
+        end: part.end,
+        root: part.root.map(|r| Root {
+            service: r.service,
+            name: r.name,
+            resource: r.resource,
+            // A root without start was stored with 0.
+            start: (r.start != 0).then_some(r.start),
+        }),
+        services: part.services,
+    }
+}
+
+/// Dropped traces are not here for anybody who asks.
 impl Source for Stored {
     fn range(&self) -> Option<(i64, i64)> {
         let meta = self.segment.meta();
@@ -145,36 +192,30 @@ impl Source for Stored {
         let hits = self.segment.hits(search, floor).map_err(read_error)?;
         // 0 says that no span here has a start: then nothing is known.
         let bound = |start| if start == 0 { i64::MAX } else { start };
-        Ok(hits
-            .into_iter()
+        hits.into_iter()
             .map(|h| Hit { trace_id: h.trace_id, mask: h.mask, start: bound(h.start) })
-            .collect())
+            .filter_map(|h: Hit| self.hides(h.trace_id).map(|hidden| (!hidden).then_some(h)).transpose())
+            .collect()
     }
 
     fn start(&self, id: TraceId) -> Result<Option<Option<i64>>, StoreError> {
+        if self.hides(id)? {
+            return Ok(None);
+        }
         Ok(self.segment.part(id).map_err(read_error)?.map(|p| p.start))
     }
 
     fn part(&self, id: TraceId) -> Result<Option<Part>, StoreError> {
-        let Some(part) = self.segment.part(id).map_err(read_error)? else { return Ok(None) };
-        Ok(Some(Part {
-            spans: part.spans,
-            errors: part.errors,
-            orphans: part.orphans,
-            start: part.start,
-            end: part.end,
-            root: part.root.map(|r| Root {
-                service: r.service,
-                name: r.name,
-                resource: r.resource,
-                // A root without start was stored with 0.
-                start: (r.start != 0).then_some(r.start),
-            }),
-            services: part.services,
-        }))
+        if self.hides(id)? {
+            return Ok(None);
+        }
+        Ok(self.segment.part(id).map_err(read_error)?.map(part))
     }
 
     fn trace(&self, id: TraceId) -> Result<Option<Batch>, StoreError> {
+        if self.hides(id)? {
+            return Ok(None);
+        }
         self.segment.trace(id).map_err(read_error)
     }
 

@@ -62,6 +62,14 @@ pub struct StoreStats {
     pub refused: Vec<(&'static str, u64)>,
     /// Spans deleted by retention since the start, by reason.
     pub expired: Vec<(&'static str, u64)>,
+    /// Traces that rules have dropped and that are not removed yet.
+    pub dropped_traces: u64,
+    /// Their spans; they count among [`StoreStats::spans`].
+    pub dropped_spans: u64,
+    /// Dropped traces removed since the start.
+    pub removed_traces: u64,
+    /// Their spans.
+    pub removed_spans: u64,
     /// Failed writes of the log, flushes and merges since the start.
     pub failures: u64,
     /// Text of the last failure.
@@ -79,6 +87,8 @@ pub(crate) struct Counters {
     refused: [AtomicU64; 5],
     pub expired_age: AtomicU64,
     pub expired_size: AtomicU64,
+    removed_traces: AtomicU64,
+    removed_spans: AtomicU64,
     failures: AtomicU64,
     last_failure: std::sync::Mutex<Option<String>>,
 }
@@ -99,6 +109,10 @@ impl Counters {
             StoreError::Read(_) => 4,
         };
         self.refused[n].fetch_add(spans, Ordering::Relaxed);
+    }
+    pub fn tail_removed(&self, traces: u64, spans: u64) {
+        self.removed_traces.fetch_add(traces, Ordering::Relaxed);
+        self.removed_spans.fetch_add(spans, Ordering::Relaxed);
     }
     pub fn log_failed(&self) {
         self.failures.fetch_add(1, Ordering::Relaxed);
@@ -125,6 +139,8 @@ pub(crate) fn collect(core: &Core) -> StoreStats {
             .into_iter()
             .filter(|(_, n)| *n > 0)
             .collect(),
+        removed_traces: get(&c.removed_traces),
+        removed_spans: get(&c.removed_spans),
         failures: get(&c.failures),
         last_failure: lock(&c.last_failure).clone(),
         recovery: core.report.clone(),
@@ -149,6 +165,9 @@ pub(crate) fn collect(core: &Core) -> StoreStats {
         stats.spans += s.spans;
         stats.traces += s.traces;
         stats.disk_bytes += s.bytes;
+        let drops = lock(&s.drops);
+        stats.dropped_traces += drops.traces;
+        stats.dropped_spans += drops.spans;
     }
     stats
 }

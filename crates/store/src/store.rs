@@ -1,6 +1,7 @@
 //! The store: opening, the way in, the questions.
 
 use crate::config::Config;
+use crate::drops::{self, Drops, Kept};
 use crate::error::OpenError;
 use crate::intake::{Aliases, Intake};
 use crate::live::{Generation, JournalCell, Payload, Shared};
@@ -8,6 +9,7 @@ use crate::manifest::{Change, Manifest};
 use crate::search::Sources;
 use crate::source::{Names, Source};
 use crate::stats::{Counters, Damage, RecoveryReport, StoreStats};
+use crate::tail::{Decided, Judge, KeptByHand};
 use spanloom_journal::record::{Encoder, View};
 use spanloom_journal::{Journal, JournalError, SyncPolicy};
 use spanloom_model::{
@@ -55,6 +57,8 @@ pub(crate) struct Core {
     /// Held by whoever writes segments from live spans, and by whoever merges.
     pub flushing: Mutex<()>,
     pub merging: Mutex<()>,
+    /// Traces that a person wants kept.
+    pub kept: Mutex<Kept>,
     pub counters: Counters,
     pub report: RecoveryReport,
     pub closing: AtomicBool,
@@ -274,6 +278,7 @@ impl Store {
         let now = config.clock.now();
         let segments = crate::segments::open_all(dir, &cache, now, &mut manifest, &found, &mut report)?;
 
+        let kept = open_drops(dir, &config, &segments, &mut report)?;
         let intake = Intake::new(
             config.recent_spans / 2,
             config.recent_traces / 2,
@@ -297,6 +302,7 @@ impl Store {
             manifest: Mutex::new(manifest),
             flushing: Mutex::new(()),
             merging: Mutex::new(()),
+            kept: Mutex::new(kept),
             counters: Counters::default(),
             report: report.clone(),
             closing: AtomicBool::new(false),
@@ -328,6 +334,22 @@ impl Store {
         crate::maintenance::compact(&self.core, all)
     }
 
+    /// Lets `judge` decide about every trace that has been quiet for `wait`
+    /// (see [`Config::decide`]); true keeps. Dropped traces are invisible from
+    /// now on and are removed by a later merge.
+    ///
+    /// # Errors
+    /// A decision could not be written. It holds, but only until a restart.
+    pub fn decide(&self, wait: Duration, judge: &mut Judge<'_>) -> Result<Decided, StoreError> {
+        crate::tail::decide(&self.core, wait, judge)
+    }
+
+    /// Keeps a trace whatever rules say or have said, unless it has been
+    /// removed already.
+    pub fn keep(&self, id: TraceId) -> Result<KeptByHand, StoreError> {
+        crate::tail::keep(&self.core, id)
+    }
+
     /// Deletes what is older or larger than the settings allow.
     pub fn retain_now(&self) -> Result<(), StoreError> {
         crate::maintenance::retain(&self.core)
@@ -355,6 +377,41 @@ impl Drop for Store {
     fn drop(&mut self) {
         self.close();
     }
+}
+
+/// Reads what rules have said about segments. Damage costs the decisions of a
+/// segment: its traces are judged again.
+fn open_drops(
+    dir: &Path,
+    config: &Config,
+    segments: &[Arc<crate::segments::Stored>],
+    report: &mut RecoveryReport,
+) -> Result<Kept, OpenError> {
+    let known = |name: &str| segments.iter().any(|s| s.added.name == name);
+    let new = drops::prepare(dir, config.decide, &known)?;
+    let mut damaged = |name: &str, what: String| {
+        report.damage.push(Damage { file: drops::home(dir).join(name), what });
+    };
+    for stored in segments {
+        let mut found = Drops::load(dir, &stored.added.name).unwrap_or_else(|e| {
+            damaged(&stored.added.name, format!("{e}; its traces are judged again"));
+            Drops::default()
+        });
+        if new && found.decided.is_none() {
+            // What was stored while no rules decided is not judged.
+            found = Drops::none(config.clock.now());
+            let path = drops::home(dir).join(&stored.added.name);
+            found.save(dir, &stored.added.name).map_err(OpenError::io("write", path))?;
+        }
+        *lock(&stored.drops) = found;
+    }
+    if new {
+        drops::switched_on(dir)?;
+    }
+    Ok(Kept::load(dir).unwrap_or_else(|e| {
+        damaged("kept", e);
+        Kept::default()
+    }))
 }
 
 /// Turning the log into live generations.

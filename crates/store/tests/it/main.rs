@@ -9,5 +9,6 @@ mod oracle;
 #[path = "../../../journal/tests/it/sample.rs"]
 mod sample;
 mod support;
+mod tail;
 mod upkeep;
 mod versions;
