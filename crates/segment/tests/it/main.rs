@@ -2,6 +2,7 @@
 
 mod gen_spans;
 mod merging;
+mod numbers;
 mod robust;
 mod roundtrip;
 mod search;
