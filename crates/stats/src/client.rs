@@ -158,7 +158,9 @@ impl ClientAggregator {
                     target.sources.len() - 1
                 }
             };
-            for group in bucket.stats {
+            for mut group in bucket.stats {
+                // Used for scrubbing only; it does not leave (observed).
+                group.db_type.clear();
                 self.add_group(at, place as u32, group);
             }
         }

@@ -423,12 +423,12 @@ impl Concentrator {
         let tag = |prefix| container_tags.split(',').find_map(|t| t.strip_prefix(prefix)).unwrap_or_default();
         let env = or(resource.env, "");
         let hostname = or(resource.hostname, "");
-        let version = or(resource.app_version, "");
         let key = SourceRef {
             texts: [
                 if env.is_empty() { &self.settings.env } else { env },
                 if hostname.is_empty() { &self.settings.hostname } else { hostname },
-                if version.is_empty() { tag("version:") } else { version },
+                // Agents after 7.80 fall back to the container's `version:`; 7.80.2 does not (observed).
+                or(resource.app_version, ""),
                 if self.settings.without_container { "" } else { or(resource.container_id, "") },
                 if git.is_empty() { tag("git.commit.sha:") } else { git },
                 tag("image_tag:"),

@@ -53,7 +53,7 @@ fn the_source_takes_what_the_resource_and_its_container_tags_say() {
         ..Resource::default()
     };
     let p = counted(settings(), &b).peek().stats.remove(0);
-    assert_eq!((p.env.as_str(), p.hostname.as_str(), p.version.as_str()), ("prod", "agent-host", "9"));
+    assert_eq!((p.env.as_str(), p.hostname.as_str(), p.version.as_str()), ("prod", "agent-host", ""));
     assert_eq!((p.container_id.as_str(), p.lang.as_str(), p.service.as_str()), ("cid", "go", "base"));
     assert_eq!((p.image_tag.as_str(), p.git_commit_sha.as_str()), ("v7", "abc"));
     assert_eq!((p.process_tags.as_str(), p.process_tags_hash), ("a:b", 16600709238102167904));
