@@ -160,7 +160,6 @@ const AFTER_STRING: &[&str] = &[
     "go",
     "begin",
     "commit",
-    "begin",
     "select",
     "insert",
     "update",
@@ -172,6 +171,12 @@ const AFTER_STRING: &[&str] = &[
     "div",
     "mod",
     "xor",
+    "start",
+    "connect",
+    "qualify",
+    "option",
+    "minus",
+    "natural",
 ];
 
 /// Whether reading backslashes as ordinary characters makes sense of `text`:
