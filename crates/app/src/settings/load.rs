@@ -270,6 +270,9 @@ impl Loader {
         if !levels.contains(&s.log_level.to_ascii_lowercase().as_str()) {
             wrong.push(("log_level", s.log_level.clone(), "trace, debug, info, warn, error or off"));
         }
+        if !["auto", "true", "false"].contains(&s.containers.as_str()) {
+            wrong.push(("containers.enabled", s.containers.clone(), "`auto`, `true` or `false`"));
+        }
         for (key, value, accepts) in wrong {
             let index = Settings::FIELDS.iter().position(|f| f.key == key).unwrap_or_default();
             self.errors.push(SettingsError::Value {

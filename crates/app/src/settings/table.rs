@@ -341,6 +341,10 @@ settings! {
     obfuscate_statement_tags: bool = false, "obfuscate_statement_tags", ["SPANLOOM_OBFUSCATE_STATEMENT_TAGS"];
     /// Directory of the store and of the exporters' queues.
     data_dir: String = String::new(), "data_dir", ["SPANLOOM_DATA_DIR"];
+    /// Whether a container runtime is there, so that requests can be told apart by container: auto, true or false.
+    containers: String = "auto".into(), "containers.enabled", ["SPANLOOM_CONTAINERS"];
+    /// JSON file with tags of containers, `{"container id": ["key:value", …]}`; read again when it changes.
+    container_tags: String = String::new(), "containers.tags_file", ["SPANLOOM_CONTAINER_TAGS"];
     /// When a request is answered: `interval` (log written, synced within 50 ms) or `always` (on disk).
     ack: String = "interval".into(), "ack", ["SPANLOOM_ACK"];
     /// Bytes of requests being received, decoded and processed at most.

@@ -224,9 +224,13 @@ macro_rules! list_type {
 
 list_type!(
     /// Comma-separated; quotes protect commas, leading blanks go (datadog-intake §5.1, **C**).
+    /// A JSON array, which many write here, is one, too.
     CsvList,
-    "a comma-separated list",
-    |text| Some(split_csv(text))
+    "a comma-separated list, or a JSON array of strings",
+    |text| {
+        let array = serde_json::from_str::<Json>(text).ok().as_ref().and_then(strings);
+        Some(array.unwrap_or_else(|| split_csv(text)))
+    }
 );
 list_type!(
     /// A JSON array, or words separated by blanks (**JS**).
@@ -346,6 +350,10 @@ mod tests {
             CsvList::from_text(r#"GET /a, "b,c" ,d"#).map(|l| l.0),
             Some(vec!["GET /a".into(), "b,c ".into(), "d".into()])
         );
+        let array = CsvList::from_text(r#"["GET /a,b", "c"]"#).map(|l| l.0);
+        assert_eq!(array, Some(vec!["GET /a,b".into(), "c".into()]));
+        let class = CsvList::from_text("[a-z]+,[0-9]").map(|l| l.0);
+        assert_eq!(class, Some(vec!["[a-z]+".into(), "[0-9]".into()]), "no array, but expressions");
         assert_eq!(JsonOrWords::from_text("a:b c").map(|l| l.0), Some(vec!["a:b".into(), "c".into()]));
         assert_eq!(
             JsonOrWords::from_text(r#"["a b","c"]"#).map(|l| l.0),

@@ -5,10 +5,11 @@
 
 use spanloom_model::{Batch, Leaves};
 use spanloom_obfuscator::Obfuscator;
-use spanloom_pipeline::{ChainFactory, Effects, Processor};
+use spanloom_pipeline::{ChainFactory, Effects, Processor, Rates};
 use spanloom_processors::{Agent, AgentConfig, Counts, SpanObfuscator};
 use spanloom_sampler::Samplers;
 use spanloom_stats::Concentrator;
+use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 /// What the workers share.
@@ -24,6 +25,32 @@ pub struct Shared {
     pub concentrator: Arc<Mutex<Concentrator>>,
     /// The samplers; none: nothing leaves for Datadog.
     pub samplers: Option<Arc<Mutex<Samplers>>>,
+    /// Tells tracers the samplers' rates.
+    pub feedback: Arc<Feedback>,
+}
+
+/// The samplers' rates on their way to the receiver: published when they
+/// change, not before there are any.
+pub struct Feedback {
+    rates: Rates,
+    told: Mutex<Arc<BTreeMap<String, f64>>>,
+}
+
+impl Feedback {
+    /// Tells `rates`.
+    pub fn new(rates: Rates) -> Self {
+        Self { rates, told: Mutex::default() }
+    }
+
+    /// Publishes what the samplers say now, if it is news.
+    pub fn tell(&self, samplers: &Samplers, now: i64) {
+        let news = samplers.rates();
+        let mut told = lock(&self.told);
+        if !news.is_empty() && !Arc::ptr_eq(&told, news) {
+            *told = Arc::clone(news);
+            self.rates.publish(BTreeMap::clone(news), now);
+        }
+    }
 }
 
 /// A lock that outlives a panic elsewhere: the pipeline rebuilds a worker's
@@ -41,6 +68,7 @@ pub fn factory(shared: Shared) -> ChainFactory {
             agent: Agent::new(shared.agent.clone(), scrub),
             concentrator: Arc::clone(&shared.concentrator),
             samplers: shared.samplers.clone(),
+            feedback: Arc::clone(&shared.feedback),
         })]
     })
 }
@@ -53,6 +81,7 @@ struct AgentStep {
     agent: Agent<Scrub>,
     concentrator: Arc<Mutex<Concentrator>>,
     samplers: Option<Arc<Mutex<Samplers>>>,
+    feedback: Arc<Feedback>,
 }
 
 impl Processor for AgentStep {
@@ -78,6 +107,9 @@ impl Processor for AgentStep {
                 None => true,
             }
         });
+        if let Some(samplers) = samplers {
+            self.feedback.tell(&lock(samplers), now);
+        }
         for (reason, n) in counts.malformed {
             fx.note("spans_malformed", reason, n);
         }

@@ -7,6 +7,7 @@
 //! | `receive.rs` | settings → the Datadog receiver and its listeners |
 //! | `doors.rs` | settings → the receivers of Zipkin, OTLP and Jaeger |
 //! | `chain.rs` | the rooms that decide about spans, as processors |
+//! | `containers.rs` | tags of containers from a file |
 //! | `statistics.rs` | statistics on their way to the intake and to local answers |
 //! | `outgoing.rs` | the outgoing HTTP client |
 //! | `ports.rs` | binding addresses, and who is in the way |
@@ -15,6 +16,7 @@
 
 mod admin;
 mod chain;
+mod containers;
 mod convert;
 mod doors;
 mod outgoing;

@@ -1,5 +1,6 @@
 //! Settings → receivers.
 
+use super::containers::TagsFile;
 use super::{convert, outgoing, ports};
 use crate::settings::Settings;
 use spanloom_receivers::Listener;
@@ -141,10 +142,25 @@ pub fn analyzed_spans(text: &str) -> BTreeMap<String, BTreeMap<String, f64>> {
 }
 
 /// Finds the container of a request.
-pub fn containers(s: &Settings, containers: bool) -> Arc<dyn ContainerResolver> {
-    if !containers {
-        return Arc::new(NoContainers);
+pub fn containers(s: &Settings, containers: bool) -> Result<Arc<dyn ContainerResolver>, String> {
+    let found: Arc<dyn ContainerResolver> =
+        if containers { Arc::new(cgroups(s)) } else { Arc::new(NoContainers) };
+    Ok(match s.container_tags.as_str() {
+        "" => found,
+        path => Arc::new(TagsFile::open(path.as_ref(), found)?),
+    })
+}
+
+/// Whether requests are told apart by container.
+pub fn with_containers(s: &Settings, found: bool) -> bool {
+    match s.containers.as_str() {
+        "true" => true,
+        "false" => false,
+        _ => found,
     }
+}
+
+fn cgroups(s: &Settings) -> CgroupResolver {
     let host = std::path::Path::new("/host/proc").is_dir();
     let proc_root = match s.container_proc_root.as_str() {
         "" if host => "/host/proc",
@@ -152,7 +168,7 @@ pub fn containers(s: &Settings, containers: bool) -> Arc<dyn ContainerResolver> 
         given => given,
     };
     let cgroup_root = if host { "/host/sys/fs/cgroup" } else { "/sys/fs/cgroup" };
-    Arc::new(CgroupResolver::new(proc_root, cgroup_root))
+    CgroupResolver::new(proc_root, cgroup_root)
 }
 
 #[cfg(test)]

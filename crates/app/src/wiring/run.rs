@@ -2,7 +2,7 @@
 //! receivers, pipeline, statistics, exporters, store.
 
 use super::admin::Admin;
-use super::chain::{Shared, factory};
+use super::chain::{Feedback, Shared, factory};
 use super::doors::Doors;
 use super::statistics::Statistics;
 use super::why::{Settling, Why};
@@ -19,7 +19,7 @@ use spanloom_obfuscator::Obfuscator;
 use spanloom_pipeline::{
     Clock, Config as PipelineConfig, Destination, Ledger, Phase, Pipeline, Rates, Stop, SystemClock,
 };
-use spanloom_receivers::datadog::Receiver;
+use spanloom_receivers::datadog::{ContainerResolver, Receiver};
 use spanloom_receivers::{Listener, ServerConfig, ServerStats, serve};
 use spanloom_sampler::Samplers;
 use spanloom_stats::{ClientAggregator, Concentrator, Red, RedSettings};
@@ -109,6 +109,7 @@ struct Program {
     servers: JoinSet<()>,
     pipeline: Arc<Pipeline>,
     statistics: Arc<Statistics>,
+    containers: Arc<dyn ContainerResolver>,
     exporter: Option<Arc<DatadogExporter>>,
     store: Option<Arc<Store>>,
     why: Arc<Why>,
@@ -137,6 +138,8 @@ impl Program {
         for warning in warnings {
             tracing::warn!("{warning}");
         }
+
+        let containers = receive::containers(s, receive::with_containers(s, around.containers))?;
 
         // What is on disk, first: a damaged or locked directory is known before
         // any client is.
@@ -169,8 +172,6 @@ impl Program {
             )),
             red: Mutex::new(Red::new(RedSettings { seed, ..RedSettings::default() })),
             exporter: exporter.clone(),
-            samplers: samplers.clone(),
-            rates: rates.clone(),
             agent: agent.clone(),
             obfuscator: Arc::clone(&obfuscator),
             env: convert::env(s),
@@ -178,6 +179,7 @@ impl Program {
             seed,
             random: Mutex::new(seed | 1),
             clock: Arc::clone(&clock),
+            containers: Arc::clone(&containers),
         });
         let chain = factory(Shared {
             agent,
@@ -185,6 +187,7 @@ impl Program {
             statement_tags: s.obfuscate_statement_tags,
             concentrator,
             samplers,
+            feedback: Arc::new(Feedback::new(rates.clone())),
         });
 
         // Where spans go.
@@ -215,6 +218,7 @@ impl Program {
             flusher: flush_regularly(&statistics),
             pipeline,
             statistics,
+            containers,
             exporter,
             store,
             why,
@@ -249,8 +253,8 @@ impl Program {
             None => None,
         };
 
-        let config = receive::datadog(s, around.containers, hostname);
-        let containers = receive::containers(s, around.containers);
+        let config = receive::datadog(s, receive::with_containers(s, around.containers), hostname);
+        let containers = Arc::clone(&self.containers);
         let client = outgoing::proxy_client(s)?;
         let receiver = Arc::new(Receiver::new(config, self.pipeline.inlet(), containers, client));
         for listener in tracers {

@@ -6,11 +6,10 @@ use bytes::Bytes;
 use spanloom_exporters::DatadogExporter;
 use spanloom_model::stats::StatsPayload;
 use spanloom_obfuscator::Obfuscator;
-use spanloom_pipeline::{ClientStats, Clock, Rates, StatsBusy, StatsSink};
+use spanloom_pipeline::{ClientStats, Clock, StatsBusy, StatsSink};
 use spanloom_processors::{AgentConfig, ClientStatsRequest, prepare_client_stats};
-use spanloom_sampler::Samplers;
+use spanloom_receivers::datadog::ContainerResolver;
 use spanloom_stats::{ClientAggregator, Concentrator, MAX_GROUPS, Red, encode, fold_duplicates, split};
-use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
 
 /// Everything that statistics pass through.
@@ -23,10 +22,6 @@ pub struct Statistics {
     pub red: Mutex<Red>,
     /// Where they leave; none: they stay.
     pub exporter: Option<Arc<DatadogExporter>>,
-    /// The samplers, whose rates tracers are told.
-    pub samplers: Option<Arc<Mutex<Samplers>>>,
-    /// The rates as the receiver answers them.
-    pub rates: Rates,
     /// Names, filters and replacements for tracers' statistics.
     pub agent: AgentConfig,
     /// Scrubbing for the same.
@@ -41,6 +36,8 @@ pub struct Statistics {
     pub random: Mutex<u64>,
     /// The clock.
     pub clock: Arc<dyn Clock>,
+    /// Knows the tags of containers.
+    pub containers: Arc<dyn ContainerResolver>,
 }
 
 impl StatsSink for Statistics {
@@ -55,7 +52,11 @@ impl StatsSink for Statistics {
         };
         prepare_client_stats(&mut payload, request, &self.agent, &self.obfuscator, self.without_container);
         fold_duplicates(&mut payload, self.seed);
-        lock(&self.clients).add::<&str>(payload, &[], stats.received_at);
+        let tags = match payload.container_id.as_str() {
+            "" => Vec::new(),
+            id => self.containers.tags(id).unwrap_or_default(),
+        };
+        lock(&self.clients).add(payload, &tags, stats.received_at);
         Ok(())
     }
 }
@@ -67,16 +68,23 @@ impl Statistics {
         let mut random = || self.next_random();
         let own = lock(&self.concentrator).flush(now, all, &mut random);
         let clients = lock(&self.clients).flush(now, all);
-        for payload in std::iter::once(own).chain(clients) {
+        for mut payload in std::iter::once(own).chain(clients) {
             if payload.stats.is_empty() {
                 continue;
             }
+            self.add_container_tags(&mut payload);
             lock(&self.red).merge(&payload, now);
             self.send(payload);
         }
-        if let Some(samplers) = &self.samplers {
-            let rates = Arc::clone(lock(samplers).rates());
-            self.rates.publish(BTreeMap::clone(&rates), now);
+    }
+
+    /// Tags of containers are looked up when statistics leave, if a source did
+    /// not bring them (datadog-processing §5.9).
+    fn add_container_tags(&self, payload: &mut StatsPayload) {
+        for source in &mut payload.stats {
+            if !source.container_id.is_empty() && source.tags.is_empty() {
+                source.tags = self.containers.tags(&source.container_id).unwrap_or_default();
+            }
         }
     }
 

@@ -11,7 +11,7 @@ use http::{HeaderValue, StatusCode};
 use spanloom_codec::DecodeError;
 use spanloom_codec::datadog::{Encoding, RequestMeta, decode_traces};
 use spanloom_model::{Attr, Batch, Intake, Protocol, Value, keys};
-use spanloom_pipeline::{PayloadOutcome, Refused};
+use spanloom_pipeline::{PayloadOutcome, RatesSnapshot, Refused};
 use tokio::time::Instant;
 
 /// Bodies up to this size are decoded where they are received; decoding them
@@ -51,12 +51,15 @@ impl Receiver {
         }
         let mut counted = Counted::new(self.inlet.ledger(), version);
         counted.traces = req::count(request.header("x-datadog-trace-count"));
+        // The answer tells the rates of before: what this body changes in them
+        // is told to the next, as the Agent does.
+        let rates = self.inlet.rates().snapshot();
         match self.take(request, version, encoding, &mut counted).await {
             Ok(()) => {
                 counted.end(PayloadOutcome::Accepted, "");
-                self.success(request, version)
+                success(request, version, &rates)
             }
-            Err(failure) => self.failure(request, version, failure, &mut counted).await,
+            Err(failure) => self.failure(request, version, failure, &rates, &mut counted).await,
         }
     }
 
@@ -172,32 +175,12 @@ impl Receiver {
         }
     }
 
-    /// The answer to a body that was taken.
-    fn success(&self, request: &Request, version: Protocol) -> Answer {
-        if !answers_rates(version) {
-            return answer::typed(StatusCode::OK, answer::TEXT, "OK\n");
-        }
-        let rates = self.inlet.rates().snapshot();
-        let known = request.header(RATES_VERSION);
-        let body = if !known.is_empty() && known == rates.version {
-            Bytes::from_static(b"{}")
-        } else {
-            rates.body.clone()
-        };
-        let mut answer = answer::typed(StatusCode::OK, answer::JSON, body);
-        if !known.is_empty()
-            && let Ok(version) = HeaderValue::try_from(&rates.version)
-        {
-            answer.headers_mut().insert(RATES_VERSION, version);
-        }
-        answer
-    }
-
     async fn failure(
         &self,
         request: &mut Request,
         version: Protocol,
         failure: Failure,
+        rates: &RatesSnapshot,
         counted: &mut Counted,
     ) -> Answer {
         match failure {
@@ -207,7 +190,7 @@ impl Receiver {
                 // connection stays usable. Whatever goes wrong, the answer is
                 // the same.
                 let _ = body::discard(request, self.config.max_payload_size).await;
-                self.overload(request, version)
+                self.overload(request, version, rates)
             }
             Failure::TimedOut => {
                 counted.end(PayloadOutcome::Refused, "payload_timeout");
@@ -231,8 +214,8 @@ impl Receiver {
 
     /// The body of a success, under a status that says so only to clients that
     /// asked for it.
-    fn overload(&self, request: &Request, version: Protocol) -> Answer {
-        let mut answer = self.success(request, version);
+    fn overload(&self, request: &Request, version: Protocol, rates: &RatesSnapshot) -> Answer {
+        let mut answer = success(request, version, rates);
         answer.headers_mut().remove(RATES_VERSION);
         let honest =
             req::truthy(request.header("datadog-send-real-http-status")) || self.config.feature("429");
@@ -264,6 +247,26 @@ fn refuse(request: &Request, version: Protocol, encoding: Encoding) -> Option<An
         return Some(answer::error(StatusCode::FORBIDDEN, "cross-site request rejected"));
     }
     None
+}
+
+/// The answer to a body that was taken.
+fn success(request: &Request, version: Protocol, rates: &RatesSnapshot) -> Answer {
+    if !answers_rates(version) {
+        return answer::typed(StatusCode::OK, answer::TEXT, "OK\n");
+    }
+    let known = request.header(RATES_VERSION);
+    let body = if !known.is_empty() && known == rates.version {
+        Bytes::from_static(b"{}")
+    } else {
+        rates.body.clone()
+    };
+    let mut answer = answer::typed(StatusCode::OK, answer::JSON, body);
+    if !known.is_empty()
+        && let Ok(version) = HeaderValue::try_from(&rates.version)
+    {
+        answer.headers_mut().insert(RATES_VERSION, version);
+    }
+    answer
 }
 
 const fn answers_rates(version: Protocol) -> bool {
