@@ -8,7 +8,7 @@ use spanloom_model::{Batch, TraceId};
 fn numbers_are_the_order_of_ids_and_lead_back_to_them() {
     let dir = tempfile::tempdir().unwrap();
     let mut r = Rng(11);
-    let batches: Vec<Batch> = (0..20).map(|_| batch(&mut r, 400, 3000)).collect();
+    let batches: Vec<Batch> = (0..80).map(|_| batch(&mut r, 400, 3000)).collect();
     let refs: Vec<&Batch> = batches.iter().collect();
     let segment = write(dir.path(), 1, &refs);
     let ids = ids(&refs);
