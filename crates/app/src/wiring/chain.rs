@@ -9,7 +9,7 @@ use spanloom_pipeline::{ChainFactory, Effects, Processor, Rates};
 use spanloom_processors::{Agent, AgentConfig, Counts, SpanObfuscator};
 use spanloom_sampler::Samplers;
 use spanloom_stats::Concentrator;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 /// What the workers share.
@@ -27,6 +27,46 @@ pub struct Shared {
     pub samplers: Option<Arc<Mutex<Samplers>>>,
     /// Tells tracers the samplers' rates.
     pub feedback: Arc<Feedback>,
+    /// Marks the first trace of each service; none: nothing to mark with.
+    pub install: Option<Arc<Install>>,
+}
+
+/// Says how the Agent came to the machine, on the root of the first kept trace
+/// of each service (`datadog-agent:pkg/trace/agent/agent.go`, `setFirstTraceTags`).
+pub struct Install {
+    tags: [(&'static str, String); 3],
+    seen: Mutex<HashSet<String>>,
+}
+
+impl Install {
+    /// Services remembered; beyond it no further ones are marked.
+    const MAX_SERVICES: usize = 5000;
+
+    /// With the installation's id, type and time.
+    pub fn new(id: &str, kind: &str, time: &str) -> Self {
+        let tags = [
+            ("_dd.install.id", id.into()),
+            ("_dd.install.type", kind.into()),
+            ("_dd.install.time", time.into()),
+        ];
+        Self { tags, seen: Mutex::default() }
+    }
+
+    fn mark(&self, batch: &mut Batch, c: usize) {
+        let Some(root) = batch.chunk_root(&batch.chunks[c]) else { return };
+        let service = batch.str(batch.spans[root].service);
+        let mut seen = lock(&self.seen);
+        if seen.len() >= Self::MAX_SERVICES || seen.contains(service) {
+            return;
+        }
+        seen.insert(service.to_owned());
+        for (key, value) in &self.tags {
+            // A tracer may know better.
+            if batch.get_text(batch.spans[root].attrs, key).is_none() {
+                batch.set_str(root, key, value);
+            }
+        }
+    }
 }
 
 /// The samplers' rates on their way to the receiver: published when they
@@ -69,6 +109,7 @@ pub fn factory(shared: Shared) -> ChainFactory {
             concentrator: Arc::clone(&shared.concentrator),
             samplers: shared.samplers.clone(),
             feedback: Arc::clone(&shared.feedback),
+            install: shared.install.clone(),
         })]
     })
 }
@@ -82,6 +123,7 @@ struct AgentStep {
     concentrator: Arc<Mutex<Concentrator>>,
     samplers: Option<Arc<Mutex<Samplers>>>,
     feedback: Arc<Feedback>,
+    install: Option<Arc<Install>>,
 }
 
 impl Processor for AgentStep {
@@ -93,6 +135,7 @@ impl Processor for AgentStep {
         let resent = batch.intake.resent;
         let counted = batch.intake.client.computed_stats || resent;
         let (concentrator, samplers) = (&self.concentrator, &self.samplers);
+        let install = self.install.as_deref();
         self.agent.process(batch, now, &mut counts, |batch, c| {
             if !counted {
                 lock(concentrator).add_chunk(batch, &batch.chunks[c], now);
@@ -103,7 +146,13 @@ impl Processor for AgentStep {
                     batch.chunks[c].sampled.leaves = Leaves::Nothing;
                     true
                 }
-                Some(samplers) => lock(samplers).decide(batch, c, now).leaves != Leaves::Nothing,
+                Some(samplers) => {
+                    let stays = lock(samplers).decide(batch, c, now).leaves != Leaves::Nothing;
+                    if let Some(install) = install.filter(|_| stays && !batch.chunks[c].dropped) {
+                        install.mark(batch, c);
+                    }
+                    stays
+                }
                 None => true,
             }
         });
@@ -113,5 +162,30 @@ impl Processor for AgentStep {
         for (reason, n) in counts.malformed {
             fx.note("spans_malformed", reason, n);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use spanloom_model::{Chunk, Range32, Span};
+
+    #[test]
+    fn the_first_trace_of_a_service_says_how_the_agent_was_installed() {
+        let mut batch = Batch::default();
+        let service = batch.arena.push("web");
+        for i in 0..2 {
+            batch.spans.push(Span { service, ..Span::default() });
+            batch.chunks.push(Chunk { spans: Range32::new(i, i + 1), ..Chunk::default() });
+        }
+        batch.set_str(0, "_dd.install.type", "the tracer's");
+        let install = Install::new("id", "k8s", "1700000000");
+        install.mark(&mut batch, 0);
+        install.mark(&mut batch, 1);
+        let of = |span: usize, key| batch.get_str(batch.spans[span].attrs, key);
+        assert_eq!(of(0, "_dd.install.id"), Some("id"));
+        assert_eq!(of(0, "_dd.install.type"), Some("the tracer's"));
+        assert_eq!(of(0, "_dd.install.time"), Some("1700000000"));
+        assert_eq!(of(1, "_dd.install.id"), None);
     }
 }

@@ -208,6 +208,8 @@ pub fn agent_info(s: &Settings, hostname: &str) -> AgentInfo {
         hostname: hostname.into(),
         env: env(s),
         version: AGENT_VERSION.into(),
+        // The only mode there is; the Agent ignores others.
+        mode: if s.apm_mode.eq_ignore_ascii_case("edge") { "edge".into() } else { String::new() },
         target_tps: s.target_tps,
         error_tps: s.error_tps,
         rare_sampler: s.enable_rare_sampler,

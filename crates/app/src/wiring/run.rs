@@ -2,7 +2,7 @@
 //! receivers, pipeline, statistics, exporters, store.
 
 use super::admin::Admin;
-use super::chain::{Feedback, Shared, factory};
+use super::chain::{Feedback, Install, Shared, factory};
 use super::doors::Doors;
 use super::statistics::Statistics;
 use super::why::{Settling, Why};
@@ -188,6 +188,8 @@ impl Program {
             concentrator,
             samplers,
             feedback: Arc::new(Feedback::new(rates.clone())),
+            install: (!s.install_id.is_empty())
+                .then(|| Arc::new(Install::new(&s.install_id, &s.install_type, &s.install_time))),
         });
 
         // Where spans go.

@@ -21,6 +21,8 @@ pub struct AgentInfo {
     pub env: String,
     /// Version that the Agent reports.
     pub version: String,
+    /// Mode of the Agent (`_dd.apm_mode`); empty: none.
+    pub mode: String,
     /// Target of the priority sampler now, traces a second.
     pub target_tps: f64,
     /// Target of the errors sampler now, traces a second.
@@ -35,6 +37,12 @@ pub fn encode_agent_payload(info: &AgentInfo, out: &mut Vec<u8>) {
     let mut w = Writer::new(out);
     w.bytes(1, info.hostname.as_bytes());
     w.bytes(2, info.env.as_bytes());
+    if !info.mode.is_empty() {
+        let entry = w.open(6);
+        w.bytes(1, b"_dd.apm_mode");
+        w.bytes(2, info.mode.as_bytes());
+        w.close(entry);
+    }
     w.bytes(7, info.version.as_bytes());
     w.fixed64(8, info.target_tps.to_bits());
     w.fixed64(9, info.error_tps.to_bits());
