@@ -9,6 +9,7 @@
 //! | `v05.rs` | v0.5: spans as arrays over a dictionary |
 //! | `v07.rs` | v0.7: a payload with metadata around v0.4 spans |
 //! | `v1.rs` | v1.0: integer keys, streaming string table, typed attributes |
+//! | `from_otlp/` | spans of OTLP, Zipkin and Jaeger as the Agent would send them |
 //! | `json.rs` | the JSON variant of v0.1–v0.4 |
 //! | `stats.rs` | client stats of `/v0.6/stats` |
 //! | `encode.rs` | model → v0.4 and v0.5, for tests and load tools |
@@ -19,6 +20,7 @@
 pub mod agent_payload;
 mod builder;
 mod encode;
+pub mod from_otlp;
 mod json;
 mod stats;
 mod v04;

@@ -6,4 +6,5 @@ mod jaeger;
 mod mutated;
 mod otlp;
 mod round_trip;
+mod to_datadog;
 mod zipkin;
