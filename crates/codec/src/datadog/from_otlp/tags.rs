@@ -9,13 +9,16 @@ use std::collections::HashMap;
 /// attribute than others.
 const FEW: usize = 64;
 
+/// Whether it is a number, and the key.
+type TagKey = (bool, Box<[u8]>);
+
 #[derive(Default)]
 pub(super) struct Tags {
     start: usize,
     /// A bit for each key that is there, of texts and of numbers: most keys
     /// are new, and are known to be so by their bit.
     bits: [u64; 2],
-    table: Option<HashMap<(bool, Box<[u8]>), usize>>,
+    table: Option<HashMap<TagKey, usize>>,
 }
 
 fn bit(key: &[u8]) -> u64 {
