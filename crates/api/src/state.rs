@@ -66,6 +66,11 @@ pub trait Report: Send + Sync {
     fn why(&self, _id: TraceId) -> Option<Json> {
         None
     }
+    /// `POST /api/spanloom/v1/traces/{id}/keep`: keeps a trace whatever rules
+    /// say. May block.
+    fn keep(&self, _id: TraceId) -> Option<Result<Json, Problem>> {
+        None
+    }
 }
 
 /// A program that says nothing.
@@ -133,10 +138,10 @@ impl Api {
 
 impl Api {
     /// Asks the program on a thread that may block, when there is a place.
-    pub(crate) async fn ask_program(
+    pub(crate) async fn ask_program<T: Send + 'static>(
         &self,
-        question: impl FnOnce(&dyn Report) -> Option<Json> + Send + 'static,
-    ) -> Result<Option<Json>, Problem> {
+        question: impl FnOnce(&dyn Report) -> T + Send + 'static,
+    ) -> Result<T, Problem> {
         let report = Arc::clone(&self.0.report);
         self.ask(move |_, _| Ok(question(report.as_ref()))).await
     }

@@ -38,6 +38,14 @@ pub fn run(s: &Settings, command: &Command) -> Result<String, String> {
             let why = ask(s.query_address.0, "query.address", &path)?;
             if *json { Ok(pretty(&why)) } else { Ok(draw_why(&why)) }
         }
+        Command::Keep { id } => {
+            let id = trace_id(id)?;
+            let path = format!("/api/spanloom/v1/traces/{id}/keep");
+            let (status, answer) =
+                remote::call(http::Method::POST, s.query_address.0, "query.address", &path)?;
+            let answer = check(status, answer)?;
+            Ok(format!("{}\n", answer["summary"].as_str().unwrap_or("kept")))
+        }
         Command::Run | Command::Agent | Command::Check { .. } => Err("not a question".into()),
     }
 }

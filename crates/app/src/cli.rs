@@ -68,6 +68,11 @@ pub enum Command {
         #[arg(long, short)]
         verbose: bool,
     },
+    /// Keep a trace whatever rules say: also one that a tail rule has dropped, until it is removed.
+    Keep {
+        /// Trace id, as for `trace`.
+        id: String,
+    },
     /// Tell why a trace was kept or dropped, or that it never arrived.
     Why {
         /// Trace id, as for `trace`.

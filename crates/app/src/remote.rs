@@ -14,6 +14,16 @@ const PATIENCE: Duration = Duration::from_secs(30);
 /// `GET http://address/path`: status and JSON. Errors are texts for a person,
 /// with the next step.
 pub fn get(address: Option<SocketAddr>, setting: &str, path: &str) -> Result<(u16, Json), String> {
+    call(http::Method::GET, address, setting, path)
+}
+
+/// The same with another method.
+pub fn call(
+    method: http::Method,
+    address: Option<SocketAddr>,
+    setting: &str,
+    path: &str,
+) -> Result<(u16, Json), String> {
     let Some(address) = address else {
         return Err(format!(
             "`{setting}` is switched off, so there is nothing to ask; set it to the address of the running Spanloom"
@@ -25,9 +35,10 @@ pub fn get(address: Option<SocketAddr>, setting: &str, path: &str) -> Result<(u1
         .map_err(|e| format!("cannot start: {e}"))?;
     runtime.block_on(async {
         let client: Client<_, Empty<Bytes>> = Client::builder(TokioExecutor::new()).build_http();
-        let uri = format!("http://{address}{path}").parse().map_err(|e| format!("{path}: {e}"))?;
+        let request = http::Request::builder().method(method).uri(format!("http://{address}{path}"));
+        let request = request.body(Empty::new()).map_err(|e| format!("{path}: {e}"))?;
         let answer = tokio::time::timeout(PATIENCE, async {
-            let response = client.get(uri).await.map_err(|e| {
+            let response = client.request(request).await.map_err(|e| {
                 format!(
                     "nothing answers on {address} ({}); is Spanloom running? If it listens elsewhere, say so: --set {setting}=HOST:PORT",
                     root_cause(&e)

@@ -126,7 +126,9 @@ fn sorted(open: &Open) -> Vec<Row> {
     let mut rows = open.rows.clone();
     rows.sort_unstable_by_key(|r| (Row::bucket(r.id), r.id, r.meaning, r.rate.to_bits(), r.at));
     rows.dedup_by(|later, first| {
-        let same = first.id == later.id
+        let of_trace = open.meanings.get(usize::from(first.meaning)).is_some_and(|m| m.outcome.is_of_trace());
+        let same = !of_trace
+            && first.id == later.id
             && first.meaning == later.meaning
             && first.rate.to_bits() == later.rate.to_bits();
         if same {

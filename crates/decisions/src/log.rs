@@ -338,7 +338,8 @@ fn join(answers: Vec<Answer>) -> Vec<Answer> {
     let mut out: Vec<Answer> = Vec::with_capacity(answers.len());
     for a in answers {
         let same = |b: &&mut Answer| {
-            (b.trace_id, b.outcome, b.to) == (a.trace_id, a.outcome, a.to)
+            !b.outcome.is_of_trace()
+                && (b.trace_id, b.outcome, b.to) == (a.trace_id, a.outcome, a.to)
                 && b.rule == a.rule
                 && b.rate.to_bits() == a.rate.to_bits()
         };

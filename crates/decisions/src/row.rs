@@ -58,6 +58,12 @@ impl Outcome {
         Self::ALL.get(usize::from(code)).copied()
     }
 
+    /// Whether it is about a whole trace: then its time matters, because a
+    /// later one replaces it.
+    pub const fn is_of_trace(self) -> bool {
+        matches!(self, Self::TailKept | Self::TailDropped | Self::Undropped)
+    }
+
     /// Name in answers; those of single chunks as in the ledger.
     pub const fn name(self) -> &'static str {
         match self {

@@ -23,6 +23,9 @@ pub const REST: &str = "rest";
 pub struct TailConfig {
     /// How long a trace must be quiet before it is decided on (`30s`).
     pub wait: Option<String>,
+    /// How long a dropped trace can be kept after all (`10m`); afterwards it is
+    /// removed when its files are merged.
+    pub undrop: Option<String>,
     /// Rules in order.
     pub rules: Vec<RuleConfig>,
     /// Rate for traces that no rule matches, 0 to 1; default 1.
@@ -178,6 +181,7 @@ pub struct TailDecision {
 #[derive(Clone, Debug)]
 pub struct TailRules {
     wait: i64,
+    undrop: i64,
     rules: Vec<Rule>,
     rest: f64,
     rest_name: Arc<str>,
@@ -205,6 +209,7 @@ impl TailRules {
     pub fn new(config: &TailConfig) -> Result<Self, Vec<TailError>> {
         let mut check = Check { rule: "settings".into(), errors: Vec::new() };
         let wait = config.wait.as_ref().map_or(30 * SECOND, |w| check.duration("wait", w));
+        let undrop = config.undrop.as_ref().map_or(600 * SECOND, |w| check.duration("undrop", w));
         let rest = check.rate("rest", config.rest);
         let budget = check.budget(config.budget);
         let mut names: Vec<&str> = vec![REST, "budget", ""];
@@ -231,7 +236,7 @@ impl TailRules {
             });
         }
         if check.errors.is_empty() {
-            Ok(Self { wait, rules, rest, rest_name: REST.into(), budget })
+            Ok(Self { wait, undrop, rules, rest, rest_name: REST.into(), budget })
         } else {
             Err(check.errors)
         }
@@ -240,6 +245,11 @@ impl TailRules {
     /// How long a trace must be quiet before it is decided on, nanoseconds.
     pub fn wait(&self) -> i64 {
         self.wait
+    }
+
+    /// How long a dropped trace can be kept after all, nanoseconds.
+    pub fn undrop(&self) -> i64 {
+        self.undrop
     }
 
     /// Whether every trace is kept, so that nobody needs to ask.

@@ -344,6 +344,11 @@ impl Store {
         crate::tail::decide(&self.core, wait, judge)
     }
 
+    /// Whether a trace is dropped and can still be kept.
+    pub fn is_dropped(&self, id: TraceId) -> Result<bool, StoreError> {
+        crate::tail::is_dropped(&self.core, id)
+    }
+
     /// Keeps a trace whatever rules say or have said, unless it has been
     /// removed already.
     pub fn keep(&self, id: TraceId) -> Result<KeptByHand, StoreError> {

@@ -189,6 +189,19 @@ impl Round<'_> {
     }
 }
 
+/// Whether some of a trace is dropped and not removed yet.
+pub(crate) fn is_dropped(core: &Core, id: TraceId) -> Result<bool, StoreError> {
+    let (full, low) = lock(&core.aliases).stored(id);
+    for stored in &core.contents().segments {
+        for id in std::iter::once(full).chain(low) {
+            if stored.hides(id)? {
+                return Ok(true);
+            }
+        }
+    }
+    Ok(false)
+}
+
 /// Keeps a trace whatever rules say or have said.
 pub(crate) fn keep(core: &Core, id: TraceId) -> Result<KeptByHand, StoreError> {
     let aliases = Arc::clone(&lock(&core.aliases));

@@ -11,6 +11,7 @@
 //! | `values` | `key`, `q`, `limit` |
 //! | `dependencies` | `start`, `end`, `since` |
 //! | `status`, `ledger`, `why/{id}` | – |
+//! | `POST traces/{id}/keep` | – |
 
 mod trace;
 
@@ -34,10 +35,17 @@ pub(crate) async fn answer(api: &Api, call: &Call<'_>) -> Reply {
 }
 
 async fn route(api: &Api, call: &Call<'_>) -> Result<Json, Problem> {
-    call.get()?;
     let unknown = || Problem::NotFound(format!("there is no {}", call.path));
     let path = call.path.strip_prefix("/api/spanloom/v1/").ok_or_else(unknown)?;
-    match path.split('/').collect::<Vec<_>>().as_slice() {
+    let parts: Vec<&str> = path.split('/').collect();
+    if let ["traces", id, "keep"] = parts[..] {
+        call.post()?;
+        let id = trace_id(id)?;
+        let kept = api.ask_program(move |p| p.keep(id)).await?;
+        return kept.unwrap_or_else(|| Err(Problem::Unsupported("this process keeps no traces".into())));
+    }
+    call.get()?;
+    match parts.as_slice() {
         ["search"] => search(api, call).await,
         ["traces", id] => {
             let id = trace_id(id)?;

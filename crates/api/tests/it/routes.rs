@@ -390,6 +390,12 @@ impl Report for Known {
     fn why(&self, id: TraceId) -> Option<Json> {
         Some(json!({"id": id.to_string()}))
     }
+    fn keep(&self, id: TraceId) -> Option<Result<Json, spanloom_api::Problem>> {
+        Some(match id.0 {
+            0xa1 => Ok(json!({"outcome": "kept"})),
+            _ => Err(spanloom_api::Problem::NotFound(format!("no trace {id}"))),
+        })
+    }
 }
 
 #[tokio::test]
@@ -409,6 +415,11 @@ async fn our_lists_reports_and_errors() {
     assert_eq!(calls, json!([{"parent": "Web", "child": "billing", "calls": 2, "errors": 0}]));
     assert_eq!(s.get(&own("status")).await.json(), json!({"received": 1}));
     assert_eq!(s.get(&own("why/a1")).await.json()["id"], TraceId(0xa1).to_string());
+    let kept = s.call(Door::Query, Method::POST, &own("traces/a1/keep"), "").await;
+    assert_eq!((kept.status, kept.json()), (200, json!({"outcome": "kept"})));
+    assert_eq!(s.call(Door::Query, Method::POST, &own("traces/b1/keep"), "").await.status, 404);
+    assert_eq!(s.get(&own("traces/a1/keep")).await.status, 405, "reading changes nothing");
+    assert_eq!(s.call(Door::Query, Method::POST, &own("why/a1"), "").await.status, 405);
     for (path, code, message) in [
         ("search?q=service:", 400, "a value is missing here, at character 9"),
         ("search?limit=0", 400, "`limit`"),

@@ -34,6 +34,14 @@ pub enum SettingsError {
         /// Where it was read.
         origin: String,
     },
+    /// A mistake in the rules of tail sampling.
+    #[error("{origin}: `tail_sampling`: {cause}")]
+    Tail {
+        /// What is wrong.
+        cause: String,
+        /// Where it was read.
+        origin: String,
+    },
     /// A value of the wrong form.
     #[error("{origin}: `{key}` cannot be `{value}`: expected {accepts}")]
     Value {
@@ -273,6 +281,13 @@ impl Loader {
         if !["auto", "true", "false"].contains(&s.containers.as_str()) {
             wrong.push(("containers.enabled", s.containers.clone(), "`auto`, `true` or `false`"));
         }
+        if let Err(causes) = s.tail_rules() {
+            let at = Settings::FIELDS.iter().position(|f| f.key == "tail_sampling").unwrap_or_default();
+            let origin = s.origins[at].to_string();
+            self.errors.extend(
+                causes.into_iter().map(|cause| SettingsError::Tail { cause, origin: origin.clone() }),
+            );
+        }
         for (key, value, accepts) in wrong {
             let index = Settings::FIELDS.iter().position(|f| f.key == key).unwrap_or_default();
             self.errors.push(SettingsError::Value {
@@ -379,6 +394,14 @@ mod tests {
             errors[1].to_string(),
             "environment SPANLOOM_ACK: `ack` cannot be `never`: expected `interval` or `always`"
         );
+    }
+
+    #[test]
+    fn every_mistake_in_tail_rules_is_an_error_of_its_own() {
+        let errors = env(&[("SPANLOOM_TAIL_SAMPLING", r#"{"wait": "x", "rest": 7}"#)]).resolve().unwrap_err();
+        assert_eq!(errors.len(), 2);
+        assert!(errors[0].to_string().starts_with("environment SPANLOOM_TAIL_SAMPLING: `tail_sampling`: "));
+        assert!(env(&[("SPANLOOM_TAIL_SAMPLING", r#"{"rest": 0.1}"#)]).resolve().is_ok());
     }
 
     #[test]

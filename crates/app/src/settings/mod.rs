@@ -5,10 +5,12 @@
 //! |---|---|
 //! | `table.rs` | every setting: key, variables, default, meaning |
 //! | `value.rs` | the types of settings |
+//! | `tail.rs` | the rules of tail sampling |
 //! | `load.rs` | reading the layers, errors that name cause and cure |
 
 mod load;
 mod table;
+mod tail;
 mod value;
 
 pub use load::{Layers, SettingsError, read_file};
@@ -87,6 +89,11 @@ impl Settings {
         }
         let tag = self.tags.0.iter().chain(&self.extra_tags.0).find_map(|t| t.strip_prefix("env:"));
         tag.filter(|t| !t.is_empty()).unwrap_or("none").to_owned()
+    }
+
+    /// The rules of tail sampling, or everything that is wrong with them.
+    pub fn tail_rules(&self) -> Result<Option<spanloom_sampler::tail::TailRules>, Vec<String>> {
+        tail::read(&self.tail_sampling.0)
     }
 
     /// Whether anything leaves for Datadog.

@@ -11,6 +11,7 @@
 //! | `statistics.rs` | statistics on their way to the intake and to local answers |
 //! | `outgoing.rs` | the outgoing HTTP client |
 //! | `ports.rs` | binding addresses, and who is in the way |
+//! | `tail.rs` | tail rules asked about whole traces in the store |
 //! | `why.rs` | what was decided about a trace: recording it, telling it |
 //! | `admin.rs` | health, metrics, status |
 
@@ -24,6 +25,7 @@ mod ports;
 mod receive;
 mod run;
 mod statistics;
+mod tail;
 mod why;
 
 pub use run::{Mode, Surroundings, run};

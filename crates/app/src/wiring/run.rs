@@ -5,6 +5,7 @@ use super::admin::Admin;
 use super::chain::{Feedback, Install, Shared, factory};
 use super::doors::Doors;
 use super::statistics::Statistics;
+use super::tail::Tail;
 use super::why::{Settling, Why};
 use super::{convert, outgoing, ports, receive};
 use crate::report::{Gauge, Report};
@@ -22,6 +23,7 @@ use spanloom_pipeline::{
 use spanloom_receivers::datadog::{ContainerResolver, Receiver};
 use spanloom_receivers::{Listener, ServerConfig, ServerStats, serve};
 use spanloom_sampler::Samplers;
+use spanloom_sampler::tail::TailRules;
 use spanloom_stats::{ClientAggregator, Concentrator, Red, RedSettings};
 use spanloom_store::{Config as StoreConfig, Store};
 use std::path::{Path, PathBuf};
@@ -113,6 +115,7 @@ struct Program {
     exporter: Option<Arc<DatadogExporter>>,
     store: Option<Arc<Store>>,
     why: Arc<Why>,
+    tail: Option<Arc<Tail>>,
     flusher: tokio::task::JoinHandle<()>,
     _lock: std::fs::File,
 }
@@ -200,7 +203,23 @@ impl Program {
         if let Some(exporter) = &exporter {
             destinations.push(Destination::exporter("datadog", Arc::clone(exporter) as _, false));
         }
-        let why = Arc::new(Why::new(open_decisions(s, &dir)?, store.clone()));
+        let why = Arc::new(Why::new(open_decisions(s, &dir)?, store.clone(), Arc::clone(&clock)));
+        let tail = match (tail_rules(s)?, &store) {
+            (Some(rules), Some(store)) => Some(Tail::start(Tail::new(
+                rules,
+                Arc::clone(store),
+                Arc::clone(&why.decisions),
+                Arc::clone(&statistics),
+                Arc::clone(&clock),
+            ))),
+            (Some(_), None) => {
+                tracing::warn!(
+                    "`tail_sampling` needs the store of `spanloom run`; here, in `spanloom agent`, it has no effect"
+                );
+                None
+            }
+            (None, _) => None,
+        };
         ledger.record_to(Arc::new(Settling {
             decisions: Arc::clone(&why.decisions),
             clock: Arc::clone(&clock),
@@ -224,6 +243,7 @@ impl Program {
             exporter,
             store,
             why,
+            tail,
             _lock: guard,
         };
         program.listen(s, mode, around, &hostname).await?;
@@ -347,6 +367,7 @@ impl Program {
         let pipeline = Arc::downgrade(&self.pipeline);
         let (store, exporter) = (self.store.clone(), self.exporter.clone());
         let decisions = Arc::clone(&self.why.decisions);
+        let tail = self.tail.clone();
         Arc::new(move || {
             let mut gauges = Vec::new();
             let mut notices = Vec::new();
@@ -355,6 +376,9 @@ impl Program {
             }
             if let Some(exporter) = &exporter {
                 exporter_figures(exporter, &mut gauges);
+            }
+            if let Some(tail) = &tail {
+                tail.figures(&mut gauges);
             }
             super::why::figures(&decisions, &mut gauges, &mut notices);
             let rates = inlet.rates().snapshot();
@@ -398,8 +422,16 @@ impl Program {
             if let Some(exporter) = &self.exporter {
                 exporter.stop(SEND_GRACE).await;
             }
-            let why = Arc::clone(&self.why);
-            drop(tokio::task::spawn_blocking(move || why.decisions.close()).await);
+            let (why, tail) = (Arc::clone(&self.why), self.tail.take());
+            drop(
+                tokio::task::spawn_blocking(move || {
+                    if let Some(tail) = tail {
+                        tail.stop();
+                    }
+                    why.decisions.close();
+                })
+                .await,
+            );
             if let Some(store) = self.store.take() {
                 drop(tokio::task::spawn_blocking(move || store.close()).await);
             }
@@ -429,6 +461,9 @@ impl spanloom_api::Report for Telling {
     }
     fn why(&self, id: TraceId) -> Option<Json> {
         Some(self.why.tell(id))
+    }
+    fn keep(&self, id: TraceId) -> Option<Result<Json, spanloom_api::Problem>> {
+        self.why.keep(id)
     }
 }
 
@@ -474,8 +509,11 @@ fn lock_directory(dir: &Path) -> Result<std::fs::File, String> {
 
 fn open_store(s: &Settings, dir: &Path, ack: SyncPolicy, ledger: &Arc<Ledger>) -> Result<Arc<Store>, String> {
     let ledger = Arc::clone(ledger);
+    let rules = tail_rules(s)?;
     let config = StoreConfig {
         ack,
+        decide: rules.is_some(),
+        undrop_for: Duration::from_nanos(rules.map_or(0, |r| r.undrop()).max(0) as u64),
         on_duplicates: Some(Arc::new(move |protocol, spans| ledger.duplicates(protocol, spans, 0))),
         keep_for: s.retention_age,
         keep_bytes: s.retention_size.0,
@@ -498,6 +536,12 @@ fn open_store(s: &Settings, dir: &Path, ack: SyncPolicy, ledger: &Arc<Ledger>) -
         tracing::error!(file = %damage.file.display(), "damaged: {}", damage.what);
     }
     Ok(Arc::new(store))
+}
+
+/// Tail rules, unless they keep everything anyway.
+fn tail_rules(s: &Settings) -> Result<Option<TailRules>, String> {
+    let rules = s.tail_rules().map_err(|causes| format!("tail_sampling: {}", causes.join("; ")))?;
+    Ok(rules.filter(|r| !r.keeps_all()))
 }
 
 fn open_decisions(s: &Settings, dir: &Path) -> Result<Decisions, String> {
@@ -574,6 +618,14 @@ fn store_figures(store: &Store, gauges: &mut Vec<Gauge>, notices: &mut Vec<Strin
     add("store_segments", "Segments.", stats.segments, false);
     add("store_stored_spans_total", "Spans stored.", stats.stored, true);
     add("store_duplicate_spans_total", "Spans recognised as sent again.", stats.duplicates, true);
+    add(
+        "store_dropped_traces",
+        "Traces that tail rules have dropped and that are not removed yet.",
+        stats.dropped_traces,
+        false,
+    );
+    add("store_dropped_spans", "Their spans, which count among the spans held.", stats.dropped_spans, false);
+    add("store_removed_spans_total", "Spans of dropped traces that were removed.", stats.removed_spans, true);
     add("store_failures_total", "Failed writes, flushes and merges.", stats.failures, true);
     for (name, help, rows) in [
         ("store_refused_spans_total", "Spans the store refused.", &stats.refused),

@@ -2,14 +2,17 @@
 
 use crate::report::Gauge;
 use serde_json::{Value as Json, json};
+use spanloom_api::Problem;
 use spanloom_decisions::{Answer, Decision, Decisions, Outcome, to};
 use spanloom_model::{Batch, Fate, Leaves, SpanReader, TimeRange, TraceId};
 use spanloom_pipeline::{Clock, Recorder, Verdict};
-use spanloom_store::Store;
+use spanloom_store::{KeptByHand, Store};
 use std::sync::Arc;
 
 /// Rule of spans that no sampler was asked about.
 const KEEP_ALL: &str = "keep_all";
+/// Rule of traces that a person wanted kept.
+const BY_HAND: &str = "keep_request";
 /// Rule of spans that came a second time.
 const SENT_AGAIN: &str = "sent_again";
 
@@ -74,12 +77,42 @@ pub struct Why {
     /// The log of decisions.
     pub decisions: Arc<Decisions>,
     store: Option<Arc<Store>>,
+    clock: Arc<dyn Clock>,
 }
 
 impl Why {
     /// From a log and a store.
-    pub fn new(decisions: Decisions, store: Option<Arc<Store>>) -> Self {
-        Self { decisions: Arc::new(decisions), store }
+    pub fn new(decisions: Decisions, store: Option<Arc<Store>>, clock: Arc<dyn Clock>) -> Self {
+        Self { decisions: Arc::new(decisions), store, clock }
+    }
+
+    /// Keeps a trace whatever rules say.
+    pub fn keep(&self, id: TraceId) -> Option<Result<Json, Problem>> {
+        let store = self.store.as_ref()?;
+        let outcome = match store.keep(id) {
+            Ok(outcome) => outcome,
+            Err(e) => return Some(Err(Problem::Store(e.to_string()))),
+        };
+        let (name, summary) = match outcome {
+            KeptByHand::Missing => {
+                let text = format!(
+                    "trace {id} is not stored (any more), so it cannot be kept; `why` tells what became of it"
+                );
+                return Some(Err(Problem::NotFound(text)));
+            }
+            KeptByHand::Undropped => ("undropped", "it had been dropped and is there again"),
+            KeptByHand::Kept => ("kept", "it is there, and no rule drops it"),
+        };
+        self.decisions.record([Decision {
+            trace_id: id,
+            at: self.clock.now(),
+            outcome: Outcome::Undropped,
+            to: to::STORE,
+            rule: BY_HAND,
+            rate: 0.0,
+            spans: 0,
+        }]);
+        Some(Ok(json!({"traceId": id.to_string(), "outcome": name, "summary": format!("{id}: {summary}")})))
     }
 
     /// Everything that is known about what became of a trace.
@@ -97,6 +130,10 @@ impl Why {
         let mut rows: Vec<Json> = Vec::new();
         found.iter().for_each(|d| rows.extend(show(d)));
         let mut summary = summary(&found, spans, stats.oldest);
+        let dropped = self.store.as_ref().is_some_and(|s| s.is_dropped(id).unwrap_or(false));
+        if dropped && spans.is_none() {
+            summary.push_str("; not removed yet: `spanloom keep` brings it back");
+        }
         if let Some(problem) = problem {
             summary = format!("{summary}; {problem}");
         }
@@ -155,7 +192,7 @@ fn show(d: &Answer) -> Vec<Json> {
 
 fn summary(found: &[Answer], spans: Option<usize>, oldest: Option<i64>) -> String {
     let stored = |n: usize| format!("kept: {n} span{} in the store", if n == 1 { "" } else { "s" });
-    let Some(last) = found.iter().max_by_key(|d| (d.at, is_tail(d.outcome))) else {
+    let Some(last) = found.iter().max_by_key(|d| (d.at, d.outcome.is_of_trace())) else {
         return match (spans, oldest) {
             (Some(n), _) => format!("{}; what was decided about it is too long ago to be known", stored(n)),
             (None, Some(from)) => {
@@ -185,10 +222,6 @@ fn summary(found: &[Answer], spans: Option<usize>, oldest: Option<i64>) -> Strin
         }
         (None, outcome) => format!("{} {by}", outcome.name().replace('_', " ")),
     }
-}
-
-fn is_tail(outcome: Outcome) -> bool {
-    matches!(outcome, Outcome::TailKept | Outcome::TailDropped | Outcome::Undropped)
 }
 
 /// Figures of the log for metrics and status.
@@ -222,8 +255,8 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let config =
             spanloom_decisions::Config { background: false, ..spanloom_decisions::Config::new(dir.path()) };
-        let why = Why::new(Decisions::open(config).unwrap().0, None);
-        let clock = Arc::new(Fixed(1_700_000_000_000_000_000));
+        let clock: Arc<dyn Clock> = Arc::new(Fixed(1_700_000_000_000_000_000));
+        let why = Why::new(Decisions::open(config).unwrap().0, None, Arc::clone(&clock));
         let settling = Settling { decisions: Arc::clone(&why.decisions), clock, store, datadog };
         (dir, why, settling)
     }

@@ -122,6 +122,21 @@ fn chunks_of_a_trace_with_the_same_decision_are_one_answer() {
 }
 
 #[test]
+fn decisions_about_a_whole_trace_stay_apart_with_their_times() {
+    let dir = tempfile::tempdir().unwrap();
+    let log = open(dir.path(), 3);
+    for i in 0..4 {
+        log.record([
+            Decision { outcome: Outcome::TailDropped, ..about(1, 2 * i * SECOND) },
+            Decision { outcome: Outcome::TailKept, ..about(1, (2 * i + 1) * SECOND) },
+        ]);
+    }
+    log.flush();
+    let times: Vec<i64> = log.find(TraceId(1)).iter().map(|f| f.at / SECOND).collect();
+    assert_eq!(times, (0..8).collect::<Vec<i64>>());
+}
+
+#[test]
 fn the_oldest_decisions_go_by_size_and_by_age() {
     let dir = tempfile::tempdir().unwrap();
     let (log, _) = Decisions::open(Config {
