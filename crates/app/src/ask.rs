@@ -163,14 +163,17 @@ fn draw_why(why: &Json) -> String {
             "" => String::new(),
             place => format!(" ({place})"),
         };
+        let spans = match number("spans") {
+            0 => String::new(),
+            n => format!(", {}", waterfall::count(n as usize, "span")),
+        };
         let _ = writeln!(
             out,
-            "  {} {}  {}{place} by {}{rate}, {}",
+            "  {} {}  {}{place} by {}{rate}{spans}",
             date(number("at")),
             clock(number("at")),
             text("outcome").replace('_', " "),
             text("rule"),
-            waterfall::count(number("spans") as usize, "span"),
         );
     }
     out

@@ -40,7 +40,11 @@ pub fn read(json: &Json) -> Result<Option<TailRules>, Vec<String>> {
         Ok(rules) if errors.is_empty() => Ok(Some(rules)),
         Ok(_) => Err(errors),
         Err(wrong) => {
-            errors.extend(wrong.iter().map(ToString::to_string));
+            let text = |e: &spanloom_sampler::tail::TailError| {
+                let text = e.to_string();
+                text.strip_prefix("tail sampling, ").unwrap_or(&text).to_owned()
+            };
+            errors.extend(wrong.iter().map(text));
             Err(errors)
         }
     }

@@ -112,6 +112,8 @@ impl Why {
             rate: 0.0,
             spans: 0,
         }]);
+        // Rare, and asked for by a person: not to be lost.
+        self.decisions.flush();
         Some(Ok(json!({"traceId": id.to_string(), "outcome": name, "summary": format!("{id}: {summary}")})))
     }
 
@@ -214,7 +216,11 @@ fn summary(found: &[Answer], spans: Option<usize>, oldest: Option<i64>) -> Strin
             }
         }
         (Some(n), outcome) => {
-            format!("{}; of a later piece: {} {by}", stored(n), outcome.name().replace('_', " "))
+            format!(
+                "{}; decided last, of a piece or before it came back: {} {by}",
+                stored(n),
+                outcome.name().replace('_', " ")
+            )
         }
         (None, Outcome::TailDropped) => format!("dropped {by}"),
         (None, Outcome::Kept) if last.to & to::STORE != 0 => {
