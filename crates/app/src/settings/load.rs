@@ -199,8 +199,14 @@ impl Loader {
     }
 
     fn env(&mut self, vars: &[(String, String)]) {
-        let get = |name: &str| vars.iter().find(|(n, v)| n == name && !v.is_empty()).map(|(_, v)| v.clone());
         for (index, field) in Settings::FIELDS.iter().enumerate() {
+            // An empty variable counts as not set, except where empty means "off".
+            let empty_is_off = field.key == "apm_config.receiver_socket";
+            let get = |name: &str| {
+                vars.iter()
+                    .find(|(n, v)| n == name && (empty_is_off || !v.is_empty()))
+                    .map(|(_, v)| v.clone())
+            };
             let derived = field.derived_env();
             let names = field.env.iter().copied().chain([derived.as_str()]);
             let Some((name, value)) = names.filter_map(|n| get(n).map(|v| (n.to_owned(), v))).next() else {
@@ -410,6 +416,12 @@ mod tests {
         assert_eq!(s.receiver_port, 2);
         let (s, _) = env(&[("DD_APM_CONFIG_RECEIVER_PORT", "5")]).resolve().unwrap();
         assert_eq!(s.receiver_port, 5);
+    }
+
+    #[test]
+    fn an_empty_variable_is_not_set_but_an_empty_socket_is_off() {
+        let (s, _) = env(&[("DD_SITE", ""), ("DD_APM_RECEIVER_SOCKET", "")]).resolve().unwrap();
+        assert_eq!((s.site.as_str(), s.receiver_socket.as_str()), ("datadoghq.com", ""));
     }
 
     #[test]
