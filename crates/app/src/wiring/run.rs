@@ -5,7 +5,7 @@ use super::admin::Admin;
 use super::chain::{Feedback, Install, Shared, factory};
 use super::doors::Doors;
 use super::statistics::Statistics;
-use super::tail::Tail;
+use super::tail::{Tail, p99_of};
 use super::why::{Settling, Why};
 use super::{convert, outgoing, ports, receive};
 use crate::report::{Gauge, Report};
@@ -209,7 +209,7 @@ impl Program {
                 rules,
                 Arc::clone(store),
                 Arc::clone(&why.decisions),
-                Arc::clone(&statistics),
+                p99_of(Arc::clone(&statistics)),
                 Arc::clone(&clock),
             ))),
             (Some(_), None) => {
