@@ -332,6 +332,27 @@ impl<'s> Hits<'s> {
         }
     }
 
+    /// The hits that are known, in any order, or those among the next few
+    /// traces: for callers that search several segments and go on with the one
+    /// whose [`Hits::bound`] is latest. `None` at the end; after an error there
+    /// are no further ones.
+    pub fn step(&mut self) -> Result<Option<Vec<Hit>>, SegmentError> {
+        if self.bound().is_none() {
+            return Ok(None);
+        }
+        if self.ready.is_empty()
+            && let Err(e) = self.advance()
+        {
+            self.candidates.clear();
+            return Err(e);
+        }
+        let mut out = std::mem::take(&mut self.ready);
+        if self.unconditional {
+            out.iter_mut().for_each(|h| h.mask = 0);
+        }
+        Ok(Some(out))
+    }
+
     /// Tries the next traces.
     fn advance(&mut self) -> Result<(), SegmentError> {
         let Some(times) = self.times.clone() else { return Ok(()) };

@@ -169,18 +169,36 @@ fn memory(key: &str) -> u64 {
     line.split_whitespace().nth(1).unwrap().parse::<u64>().unwrap() / 1024
 }
 
-fn quantiles(name: &str, mut times: Vec<Duration>) {
-    times.sort_unstable();
-    let at = |q: f64| times[((times.len() - 1) as f64 * q) as usize].as_secs_f64() * 1e3;
-    println!("{name:<44} p50 {:>8.2} ms  p95 {:>8.2} ms  max {:>8.2} ms", at(0.5), at(0.95), at(1.0));
+fn quantiles(name: &str, times: Vec<(Duration, Duration)>) {
+    let (mut wall, mut busy): (Vec<_>, Vec<_>) = times.into_iter().unzip();
+    wall.sort_unstable();
+    busy.sort_unstable();
+    let at = |of: &[Duration], q: f64| of[((of.len() - 1) as f64 * q) as usize].as_secs_f64() * 1e3;
+    println!(
+        "{name:<44} p50 {:>8.2} ms  p95 {:>8.2} ms  max {:>8.2} ms  on the processor p50 {:>8.2}  p95 {:>8.2}",
+        at(&wall, 0.5),
+        at(&wall, 0.95),
+        at(&wall, 1.0),
+        at(&busy, 0.5),
+        at(&busy, 0.95)
+    );
 }
 
-fn time(n: usize, mut f: impl FnMut(usize)) -> Vec<Duration> {
+/// Time that this thread was on a processor: what other programs take from
+/// it does not count.
+fn thread_cpu() -> Duration {
+    let text = std::fs::read_to_string("/proc/thread-self/schedstat").unwrap_or_default();
+    Duration::from_nanos(text.split(' ').next().and_then(|n| n.parse().ok()).unwrap_or(0))
+}
+
+/// Elapsed time and time on the processor of each call.
+fn time(n: usize, mut f: impl FnMut(usize)) -> Vec<(Duration, Duration)> {
     (0..n)
         .map(|i| {
+            let busy = thread_cpu();
             let t = Instant::now();
             f(i);
-            t.elapsed()
+            (t.elapsed(), thread_cpu().saturating_sub(busy))
         })
         .collect()
 }

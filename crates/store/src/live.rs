@@ -3,12 +3,12 @@
 //! to a segment; it stays readable until that segment is in the manifest.
 
 use crate::assemble;
-use crate::source::{Hit, Names, Part, Source};
+use crate::source::{Hit, Names, Part, Scan, Source};
 use crate::terms::Terms;
 use bytes::Bytes;
 use spanloom_journal::record::{ChunkHead, View};
 use spanloom_journal::{FrameRef, Journal};
-use spanloom_model::{Batch, Operation, Range32, Search, StoreError, TimeRange, TraceId, WindowOn, flags};
+use spanloom_model::{Batch, Operation, Range32, Search, StoreError, TimeRange, TraceId, WindowOn};
 use std::collections::{BTreeSet, HashMap};
 use std::hash::BuildHasher;
 use std::sync::{Arc, OnceLock, PoisonError, RwLock, RwLockReadGuard, Weak};
@@ -199,11 +199,11 @@ impl Generation {
     }
 
     /// Records that may matter, newest first.
-    fn candidates(&self, keep: impl Fn(&Record) -> bool) -> Vec<Payload> {
+    fn candidates(&self, keep: impl Fn(&Record) -> bool) -> Vec<(i64, Payload)> {
         let inner = self.read();
         let mut list: Vec<&Record> = inner.records.iter().filter(|r| keep(r)).collect();
         list.sort_by_key(|r| std::cmp::Reverse(r.max_start));
-        list.into_iter().map(|r| r.payload.clone()).collect()
+        list.into_iter().map(|r| (r.max_start, r.payload.clone())).collect()
     }
 }
 
@@ -211,63 +211,108 @@ pub(crate) fn damaged(error: impl std::fmt::Display) -> StoreError {
     StoreError::Read(error.to_string())
 }
 
-impl Source for Generation {
-    fn range(&self) -> Option<(i64, i64)> {
-        self.read().range
-    }
+/// Records that a search reads at first; then four times as many each time.
+const FIRST_RECORDS: usize = 4;
 
-    fn hits(&self, search: &Search, floor: i64) -> Result<Vec<Hit>, StoreError> {
-        let by_span = search.window_on == WindowOn::SpanStart;
-        let (from, to) =
-            if by_span { (search.window.start.max(floor), search.window.end) } else { (floor, i64::MAX) };
-        let terms: Vec<Terms> = search.each.iter().map(Terms::required).collect();
-        let mut found: FastMap<TraceId, u64> = FastMap::default();
-        for payload in self.candidates(|r| r.max_start >= from && r.min_start <= to) {
-            let view = View::parse(self.load(&payload)?).map_err(damaged)?;
-            // Bit by bit: which conditions can be met in this record at all.
-            let possible: Vec<(u64, _)> = search
-                .each
-                .iter()
-                .zip(&terms)
-                .enumerate()
-                .filter(|(_, (_, terms))| terms.all_in(view.text_bytes()))
-                .map(|(i, (expr, _))| (1u64 << i, expr))
-                .collect();
-            if possible.is_empty() {
-                continue;
+/// A search of a generation, record by record, newest first.
+struct LiveScan<'a> {
+    generation: &'a Generation,
+    search: &'a Search,
+    terms: Vec<Terms>,
+    records: Vec<(i64, Payload)>,
+    at: usize,
+    step: usize,
+    /// Times that matter.
+    range: (i64, i64),
+}
+
+impl LiveScan<'_> {
+    fn record(&self, payload: &Payload, found: &mut FastMap<TraceId, u64>) -> Result<(), StoreError> {
+        let search = self.search;
+        let (from, to) = self.range;
+        let view = View::parse(self.generation.load(payload)?).map_err(damaged)?;
+        // Bit by bit: which conditions can be met in this record at all.
+        let possible: Vec<(u64, _)> = search
+            .each
+            .iter()
+            .zip(&self.terms)
+            .enumerate()
+            .filter(|(_, (_, terms))| terms.all_in(view.text_bytes()))
+            .map(|(i, (expr, _))| (1u64 << i, expr))
+            .collect();
+        if possible.is_empty() {
+            return Ok(());
+        }
+        let needs_attrs = possible.iter().any(|(_, e)| Terms::needs_attributes(e));
+        let in_time = |h: &ChunkHead| h.startless || (h.max_start >= from && h.min_start <= to);
+        let batch = view.batch(|_, h| in_time(h), needs_attrs).map_err(damaged)?;
+        for chunk in &batch.chunks {
+            let resource = batch.resources.get(chunk.resource as usize);
+            let mut mask = found.get(&chunk.trace_id).copied().unwrap_or(0);
+            for span in batch.chunk_spans(chunk) {
+                if search.window_on == WindowOn::SpanStart && !search.window.contains(span.start) {
+                    continue;
+                }
+                for (bit, expr) in &possible {
+                    if mask & bit == 0 && expr.matches(&batch, span, resource) {
+                        mask |= bit;
+                    }
+                }
             }
-            let needs_attrs = possible.iter().any(|(_, e)| Terms::needs_attributes(e));
-            let in_time = |h: &ChunkHead| h.startless || (h.max_start >= from && h.min_start <= to);
-            let batch = view.batch(|_, h| in_time(h), needs_attrs).map_err(damaged)?;
-            for chunk in &batch.chunks {
-                let resource = batch.resources.get(chunk.resource as usize);
-                let mut mask = found.get(&chunk.trace_id).copied().unwrap_or(0);
-                for span in batch.chunk_spans(chunk) {
-                    if by_span && !search.window.contains(span.start) {
-                        continue;
-                    }
-                    if span.start < floor && span.flags & flags::NO_START == 0 {
-                        continue;
-                    }
-                    for (bit, expr) in &possible {
-                        if mask & bit == 0 && expr.matches(&batch, span, resource) {
-                            mask |= bit;
-                        }
-                    }
-                }
-                if mask != 0 {
-                    found.insert(chunk.trace_id, mask);
-                }
+            if mask != 0 {
+                found.insert(chunk.trace_id, mask);
             }
         }
-        let inner = self.read();
-        Ok(found
+        Ok(())
+    }
+}
+
+impl Scan for LiveScan<'_> {
+    fn next(&mut self) -> Result<Option<(Vec<Hit>, i64)>, StoreError> {
+        if self.at >= self.records.len() {
+            return Ok(None);
+        }
+        let end = self.records.len().min(self.at + self.step);
+        let mut found: FastMap<TraceId, u64> = FastMap::default();
+        for (_, payload) in &self.records[self.at..end] {
+            self.record(payload, &mut found)?;
+        }
+        self.at = end;
+        self.step *= 4;
+        // What is left has only spans in records that end before this, and a
+        // trace starts no later than its spans.
+        let bound = self.records.get(end).map_or(i64::MIN, |(newest, _)| *newest);
+        let inner = self.generation.read();
+        let hits = found
             .into_iter()
             .map(|(trace_id, mask)| {
                 let start = inner.traces.get(&trace_id).map_or(i64::MAX, |t| t.start);
                 Hit { trace_id, mask, start }
             })
-            .collect())
+            .collect();
+        Ok(Some((hits, bound)))
+    }
+}
+
+impl Source for Generation {
+    fn range(&self) -> Option<(i64, i64)> {
+        self.read().range
+    }
+
+    fn scan<'a>(&'a self, search: &'a Search) -> Box<dyn Scan + 'a> {
+        let (from, to) = match search.window_on {
+            WindowOn::SpanStart => (search.window.start, search.window.end),
+            WindowOn::TraceStart => (i64::MIN, i64::MAX),
+        };
+        Box::new(LiveScan {
+            generation: self,
+            search,
+            terms: search.each.iter().map(Terms::required).collect(),
+            records: self.candidates(|r| r.max_start >= from && r.min_start <= to),
+            at: 0,
+            step: FIRST_RECORDS,
+            range: (from, to),
+        })
     }
 
     fn start(&self, id: TraceId) -> Result<Option<Option<i64>>, StoreError> {
@@ -330,7 +375,7 @@ impl Source for Generation {
     }
 
     fn trace_ids(&self, range: TimeRange, each: &mut dyn FnMut(TraceId)) -> Result<(), StoreError> {
-        for payload in self.candidates(|r| r.max_start >= range.start && r.min_start <= range.end) {
+        for (_, payload) in self.candidates(|r| r.max_start >= range.start && r.min_start <= range.end) {
             let view = View::parse(self.load(&payload)?).map_err(damaged)?;
             view.chunks(|h| {
                 if h.startless || (h.max_start >= range.start && h.min_start <= range.end) {

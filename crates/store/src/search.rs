@@ -3,7 +3,7 @@
 
 use crate::assemble::{assemble, figures};
 use crate::intake::Aliases;
-use crate::source::{Hit, Part, Source};
+use crate::source::{Hit, Part, Scan, Source};
 use spanloom_model::{Batch, Cursor, Search, StoreError, TimeRange, TraceId, TraceSummary, WindowOn};
 use std::collections::{BTreeSet, HashMap};
 
@@ -27,6 +27,10 @@ struct Candidate {
 
 /// Where a trace lies: source, id there, earliest start there.
 type Place<'a> = (&'a dyn Source, TraceId, Option<i64>);
+
+/// A source that may still have better traces: the latest start of those that
+/// it has not reported, and how far it has been searched.
+type Open<'a> = (i64, &'a dyn Source, Option<Box<dyn Scan + 'a>>);
 
 /// Order of results: newest first, ties by id.
 type Rank = (std::cmp::Reverse<i64>, TraceId);
@@ -107,24 +111,40 @@ impl Sources<'_> {
             asked.each.push(spanloom_model::Expr::True);
         }
         let wanted = if asked.each.len() == 64 { u64::MAX } else { (1 << asked.each.len()) - 1 };
-        let mut order: Vec<(&dyn Source, (i64, i64))> =
-            self.list.iter().filter_map(|s| s.range().map(|r| (*s, r))).collect();
-        order.sort_by_key(|(_, (_, max))| std::cmp::Reverse(*max));
-        let mut found: HashMap<TraceId, Candidate> = HashMap::new();
-        let mut best: BTreeSet<Rank> = BTreeSet::new();
-        let mut floor = i64::MIN;
-        for (source, (min, max)) in order {
-            let in_window = asked.window_on == WindowOn::TraceStart
-                || (max >= asked.window.start && min <= asked.window.end);
-            if max < floor || !in_window {
+        // Sources still to be asked, with the latest start that their unreported
+        // traces can have.
+        let mut open: Vec<Open<'_>> = Vec::new();
+        for source in &self.list {
+            let Some((min, max)) = source.range() else { continue };
+            let by_span = asked.window_on == WindowOn::SpanStart;
+            if by_span && (max < asked.window.start || min > asked.window.end) {
                 continue;
             }
-            for hit in source.hits(&asked, floor)? {
-                self.take(hit, &mut found);
+            open.push((max, *source, None));
+        }
+        let mut found: HashMap<TraceId, Candidate> = HashMap::new();
+        let mut best: BTreeSet<Rank> = BTreeSet::new();
+        // Whatever is not reported yet started before the best are complete.
+        while let Some(next) = (0..open.len()).max_by_key(|i| open[*i].0) {
+            let (bound, source, scan) = &mut open[next];
+            if best.len() >= asked.limit && best.last().is_some_and(|last| last.0.0 > *bound) {
+                break;
             }
-            best = self.best(&asked, wanted, &mut found)?;
-            if best.len() >= asked.limit {
-                floor = best.last().map_or(floor, |r| r.0.0);
+            let source = *source;
+            match scan.get_or_insert_with(|| source.scan(&asked)).next()? {
+                None => {
+                    open.swap_remove(next);
+                }
+                Some((hits, falls_to)) => {
+                    *bound = falls_to;
+                    if hits.is_empty() {
+                        continue;
+                    }
+                    for hit in hits {
+                        self.take(hit, &mut found);
+                    }
+                    best = self.best(&asked, wanted, &mut found)?;
+                }
             }
         }
         best.into_iter().take(asked.limit).filter_map(|(_, id)| self.summary(id).transpose()).collect()

@@ -3,11 +3,11 @@
 use crate::drops::Drops;
 use crate::error::OpenError;
 use crate::manifest::{Added, Change, Found, Manifest};
-use crate::source::{Hit, Names, Part, Root, Source};
+use crate::source::{Hit, Names, Part, Root, Scan, Source};
 use crate::stats::{Damage, RecoveryReport};
 use crate::store::lock;
-use spanloom_model::{Batch, Cursor, Search, StoreError, TimeRange, TraceId, WindowOn};
-use spanloom_segment::{Cache, Segment, SegmentError, TracePart};
+use spanloom_model::{Batch, Search, StoreError, TimeRange, TraceId, WindowOn};
+use spanloom_segment::{Cache, Hits, Segment, SegmentError, TracePart};
 use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -175,6 +175,39 @@ fn part(part: TracePart) -> Part {
     }
 }
 
+/// A search of a segment in progress.
+struct Steps<'a> {
+    stored: &'a Stored,
+    search: &'a Search,
+    hits: Option<Hits<'a>>,
+}
+
+impl Scan for Steps<'_> {
+    fn next(&mut self) -> Result<Option<(Vec<Hit>, i64)>, StoreError> {
+        let stored = self.stored;
+        let hits = match &mut self.hits {
+            Some(hits) => hits,
+            none => none.insert(stored.segment.search(self.search).map_err(read_error)?),
+        };
+        // Spans without a start count as 0 and come last, though their traces
+        // may have later starts elsewhere: then only the end says anything.
+        let timed = stored.segment.meta().min_start > 0;
+        let Some(mut found) = hits.step().map_err(read_error)? else { return Ok(None) };
+        while !timed && let Some(more) = hits.step().map_err(read_error)? {
+            found.extend(more);
+        }
+        let mut out = Vec::with_capacity(found.len());
+        for h in found {
+            if !stored.hides(h.trace_id)? {
+                // 0 says that no span here has a start: then nothing is known.
+                let start = if h.start == 0 { i64::MAX } else { h.start };
+                out.push(Hit { trace_id: h.trace_id, mask: h.mask, start });
+            }
+        }
+        Ok(Some((out, hits.bound().unwrap_or(i64::MIN))))
+    }
+}
+
 /// Dropped traces are not here for anybody who asks.
 impl Source for Stored {
     fn range(&self) -> Option<(i64, i64)> {
@@ -184,18 +217,8 @@ impl Source for Stored {
         Some((meta.min_start, max))
     }
 
-    fn hits(&self, search: &Search, floor: i64) -> Result<Vec<Hit>, StoreError> {
-        // Spans without a start count as 0 and would fall below any floor,
-        // though their traces may have later starts elsewhere.
-        let timed = self.segment.meta().min_start > 0;
-        let floor = (timed && floor > i64::MIN).then_some(Cursor { start: floor, trace_id: TraceId(0) });
-        let hits = self.segment.hits(search, floor).map_err(read_error)?;
-        // 0 says that no span here has a start: then nothing is known.
-        let bound = |start| if start == 0 { i64::MAX } else { start };
-        hits.into_iter()
-            .map(|h| Hit { trace_id: h.trace_id, mask: h.mask, start: bound(h.start) })
-            .filter_map(|h: Hit| self.hides(h.trace_id).map(|hidden| (!hidden).then_some(h)).transpose())
-            .collect()
+    fn scan<'a>(&'a self, search: &'a Search) -> Box<dyn Scan + 'a> {
+        Box::new(Steps { stored: self, search, hits: None })
     }
 
     fn start(&self, id: TraceId) -> Result<Option<Option<i64>>, StoreError> {
@@ -245,7 +268,11 @@ impl Source for Stored {
             limit: usize::MAX,
             after: None,
         };
-        self.hits(&all, i64::MIN)?.iter().for_each(|h| each(h.trace_id));
+        for hit in self.segment.hits(&all, None).map_err(read_error)? {
+            if !self.hides(hit.trace_id)? {
+                each(hit.trace_id);
+            }
+        }
         Ok(())
     }
 }

@@ -65,15 +65,23 @@ impl Part {
 /// Services with their operations.
 pub(crate) type Names = BTreeMap<String, BTreeSet<Operation>>;
 
+/// A search of one source in progress.
+pub(crate) trait Scan {
+    /// The next hits, and a time: a trace that meets an entry with a span not
+    /// reported so far starts no later here. The time falls from step to step,
+    /// so that the newest traces are found without looking at all. `None` at
+    /// the end.
+    fn next(&mut self) -> Result<Option<(Vec<Hit>, i64)>, StoreError>;
+}
+
 /// Something that holds spans.
 pub(crate) trait Source: Send + Sync {
     /// Earliest and latest start of its spans; spans without a start count as
     /// unbounded. `None` if it is empty.
     fn range(&self) -> Option<(i64, i64)>;
-    /// Traces with spans that meet entries of `search.each` (and, under
-    /// [`spanloom_model::WindowOn::SpanStart`], lie in the window). Spans that
-    /// start before `floor` need not be looked at.
-    fn hits(&self, search: &Search, floor: i64) -> Result<Vec<Hit>, StoreError>;
+    /// Begins to look for traces with spans that meet entries of `search.each`
+    /// (and, under [`spanloom_model::WindowOn::SpanStart`], lie in the window).
+    fn scan<'a>(&'a self, search: &'a Search) -> Box<dyn Scan + 'a>;
     /// Earliest start of a trace here (`None` inside: no span has a start).
     fn start(&self, id: TraceId) -> Result<Option<Option<i64>>, StoreError>;
     /// What is here of a trace, in figures.

@@ -127,6 +127,17 @@ proptest! {
             let found: BTreeMap<TraceId, (u64, i64)> =
                 hits.iter().map(|h| (h.trace_id, (h.mask, h.start))).collect();
             prop_assert_eq!(&found, &scan(&refs, &search), "{:?}", search);
+            let mut steps = segment.search(&search).unwrap();
+            let mut bound = i64::MAX;
+            let mut stepped = BTreeMap::new();
+            while let Some(some) = steps.step().unwrap() {
+                for h in some {
+                    prop_assert!(h.start <= bound, "{:?}", search);
+                    stepped.insert(h.trace_id, (h.mask, h.start));
+                }
+                bound = steps.bound().unwrap_or(i64::MIN);
+            }
+            prop_assert_eq!(&stepped, &found, "{:?}", search);
             prop_assert!(hits.is_sorted_by_key(|h| (std::cmp::Reverse(h.start), h.trace_id)));
             let by_trace = spanloom_segment::fuzz::search_by_trace(&segment, &search).unwrap();
             for mut steps in [segment.search(&search).unwrap(), by_trace] {
