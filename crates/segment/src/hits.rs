@@ -229,7 +229,11 @@ impl<'s> Hits<'s> {
             if wanted <= scan_blocks.max(total / scan_part) {
                 return self.scan();
             }
-            self.candidates = (0..segment.meta.traces as u32).collect();
+            let times = segment.times()?;
+            let from = if self.windowed() { times.first_until(self.search.window.end) } else { 0 };
+            self.candidates = times.order.get(from..).unwrap_or_default().to_vec();
+            self.times = Some(times);
+            return Ok(());
         }
         let times = segment.times()?;
         let bucket = |t: &u32| times.bucket.get(*t as usize).copied().unwrap_or(u16::MAX);

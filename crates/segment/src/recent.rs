@@ -44,6 +44,11 @@ pub(crate) struct Times {
     pub class: Vec<u8>,
     /// Latest start within each bucket.
     pub latest: Vec<i64>,
+    /// All traces by bucket, newest first: what a search tries that names no
+    /// operation. Sorting them anew for each would cost more than it reads.
+    pub order: Vec<u32>,
+    /// Nothing is known about the times of some trace.
+    pub endless: bool,
 }
 
 impl Times {
@@ -87,11 +92,38 @@ impl Times {
         if bucket.iter().any(|b| usize::from(*b) >= latest.len()) {
             return Err(Malformed("a trace has no place in time"));
         }
-        Ok(Self { bucket, class: r.take(n)?.to_vec(), latest })
+        let mut next = vec![0u32; latest.len() + 1];
+        for b in &bucket {
+            next[usize::from(*b) + 1] += 1;
+        }
+        for b in 1..next.len() {
+            next[b] += next[b - 1];
+        }
+        let mut order = vec![0u32; n];
+        for (trace, b) in bucket.iter().enumerate() {
+            let to = &mut next[usize::from(*b)];
+            order[*to as usize] = trace as u32;
+            *to += 1;
+        }
+        let class = r.take(n)?.to_vec();
+        let endless = class.iter().any(|c| upper(*c) == i64::MAX);
+        Ok(Self { bucket, class, latest, order, endless })
+    }
+
+    /// Where in [`Times::order`] the traces begin that may start at `end` or before.
+    pub fn first_until(&self, end: i64) -> usize {
+        let older = self.latest.get(1..).unwrap_or_default();
+        if self.endless || !self.latest.is_sorted_by(|a, b| a >= b) {
+            return 0;
+        }
+        // A bucket's traces start no earlier than the next bucket's latest.
+        let buckets = older.partition_point(|latest| *latest > end);
+        self.order
+            .partition_point(|t| self.bucket.get(*t as usize).is_some_and(|b| usize::from(*b) < buckets))
     }
 
     pub fn size(&self) -> usize {
-        self.bucket.len() * 3 + self.latest.len() * 8
+        self.bucket.len() * 7 + self.latest.len() * 8
     }
 }
 
