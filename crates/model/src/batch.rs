@@ -6,6 +6,7 @@
 //! is dropped, which is soon).
 
 use crate::{Arena, Attr, Event, Intake, Link, Range32, Span, Text, TraceId, Value, keys};
+use std::sync::Arc;
 
 /// [`Chunk::priority`] when the tracer said nothing (the Agent's `PriorityNone`).
 pub const PRIORITY_NONE: i32 = -128;
@@ -165,6 +166,10 @@ pub struct Batch {
     pub links: Vec<Link>,
     /// All events.
     pub events: Vec<Event>,
+    /// What of this batch leaves for Datadog, where that is not the batch
+    /// itself: spans of other protocols are stored as they came, and sent as
+    /// the Agent would send them. Not part of what is stored.
+    pub for_datadog: Option<Arc<Batch>>,
 }
 
 impl Resource {
@@ -206,7 +211,7 @@ impl Batch {
         Self { arena, intake, ..Self::default() }
     }
 
-    /// Approximate bytes held, for admission.
+    /// Approximate bytes held, for admission; without [`Batch::for_datadog`].
     pub fn size(&self) -> usize {
         self.arena.size()
             + self.spans.capacity() * size_of::<Span>()

@@ -366,6 +366,13 @@ settings! {
     /// Rules of tail sampling (see docs/sampling.md).
     tail_sampling: JsonValue = JsonValue::default(), "tail_sampling", ["SPANLOOM_TAIL_SAMPLING"];
 
+    /// For Datadog: the operation of an OTLP span is its name (naming of older Agents).
+    otlp_span_name_as_resource_name: bool = false, "otlp_config.traces.span_name_as_resource_name", ["DD_OTLP_CONFIG_TRACES_SPAN_NAME_AS_RESOURCE_NAME"];
+    /// For Datadog: other names for operations of OTLP spans, as a JSON object (naming of older Agents).
+    otlp_span_name_remappings: JsonValue = JsonValue::default(), "otlp_config.traces.span_name_remappings", ["DD_OTLP_CONFIG_TRACES_SPAN_NAME_REMAPPINGS"];
+    /// For Datadog: per cent kept of OTLP traces without a decision of their own.
+    otlp_sampling_percentage: f64 = 100.0, "otlp_config.traces.probabilistic_sampler.sampling_percentage", ["DD_OTLP_CONFIG_TRACES_PROBABILISTIC_SAMPLER_SAMPLING_PERCENTAGE"];
+
     /// Zipkin collector and query API.
     zipkin_address: Address = local(9411), "zipkin.address", ["SPANLOOM_ZIPKIN_ADDRESS"];
     /// OTLP over gRPC.

@@ -3,6 +3,7 @@
 //! comes last, so that statistics see everything; a chunk goes through all of
 //! it before the next one begins.
 
+use super::foreign::{Foreign, hand_over};
 use spanloom_model::{Batch, Leaves};
 use spanloom_obfuscator::Obfuscator;
 use spanloom_pipeline::{ChainFactory, Effects, Processor, Rates};
@@ -29,6 +30,8 @@ pub struct Shared {
     pub feedback: Arc<Feedback>,
     /// Marks the first trace of each service; none: nothing to mark with.
     pub install: Option<Arc<Install>>,
+    /// How spans of other protocols become Datadog's.
+    pub foreign: Foreign,
 }
 
 /// Says how the Agent came to the machine, on the root of the first kept trace
@@ -110,34 +113,48 @@ pub fn factory(shared: Shared) -> ChainFactory {
             samplers: shared.samplers.clone(),
             feedback: Arc::clone(&shared.feedback),
             install: shared.install.clone(),
+            foreign: shared.foreign.clone(),
         })]
     })
 }
 
 type Scrub = Box<dyn FnMut(&mut Batch, usize) + Send>;
 
-/// What the Agent does to spans of Datadog tracers. Spans of other protocols
-/// are stored as they came.
+/// What the Agent does to spans. Those of other protocols are stored as they
+/// came: it works on their translation, which is counted, sampled and sent.
 struct AgentStep {
     agent: Agent<Scrub>,
     concentrator: Arc<Mutex<Concentrator>>,
     samplers: Option<Arc<Mutex<Samplers>>>,
     feedback: Arc<Feedback>,
     install: Option<Arc<Install>>,
+    foreign: Foreign,
 }
 
 impl Processor for AgentStep {
     fn process(&mut self, batch: &mut Batch, now: i64, fx: &mut Effects) {
-        if !batch.intake.protocol.is_datadog() {
+        if batch.intake.protocol.is_datadog() {
+            self.steps(batch, &[], now, fx);
             return;
         }
+        let mut translation = self.foreign.translate(batch);
+        self.steps(&mut translation.batch, &translation.computed_stats, now, fx);
+        hand_over(translation, batch, self.samplers.is_some(), fx);
+    }
+}
+
+impl AgentStep {
+    /// `computed_stats`: for each resource, whether its client computed
+    /// statistics itself; empty where the request says it for all.
+    fn steps(&mut self, batch: &mut Batch, computed_stats: &[bool], now: i64, fx: &mut Effects) {
         let mut counts = Counts::default();
         let resent = batch.intake.resent;
         let counted = batch.intake.client.computed_stats || resent;
         let (concentrator, samplers) = (&self.concentrator, &self.samplers);
         let install = self.install.as_deref();
         self.agent.process(batch, now, &mut counts, |batch, c| {
-            if !counted {
+            let resource = batch.chunks[c].resource as usize;
+            if !counted && !computed_stats.get(resource).copied().unwrap_or_default() {
                 lock(concentrator).add_chunk(batch, &batch.chunks[c], now);
             }
             match samplers {

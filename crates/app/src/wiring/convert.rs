@@ -3,6 +3,7 @@
 use crate::settings::Settings;
 use serde_json::Value as Json;
 use spanloom_codec::datadog::agent_payload::AgentInfo;
+use spanloom_codec::datadog::from_otlp::{Naming, OtlpOptions};
 use spanloom_obfuscator::{
     CacheConfig, Config as ObfuscatorConfig, CreditCardConfig, HttpConfig, JsonConfig, MemcachedConfig,
     RedisConfig, SqlConfig, SqlMode, quantize_peer_ip,
@@ -199,6 +200,31 @@ pub fn samplers(s: &Settings, seed: u64) -> SamplerSettings {
         error_rare_sample_tracer_drop: feature(s, "error_rare_sample_tracer_drop"),
         events,
         seed,
+    }
+}
+
+/// How spans of other protocols become Datadog's.
+pub fn otlp(s: &Settings) -> OtlpOptions {
+    let remappings: std::collections::HashMap<String, String> = s
+        .otlp_span_name_remappings
+        .0
+        .as_object()
+        .into_iter()
+        .flatten()
+        .filter_map(|(from, to)| Some((from.clone(), to.as_str()?.to_owned())))
+        .collect();
+    let v1 = s.otlp_span_name_as_resource_name
+        || !remappings.is_empty()
+        || feature(s, "disable_operation_and_resource_name_logic_v2");
+    let span_name_as_resource_name = s.otlp_span_name_as_resource_name;
+    OtlpOptions {
+        naming: if v1 { Naming::V1 { span_name_as_resource_name, remappings } } else { Naming::V2 },
+        top_level_by_kind: feature(s, "enable_otlp_compute_top_level_by_span_kind"),
+        container_tags_v2: feature(s, "enable_otlp_container_tags_v2"),
+        sampling_percentage: s.otlp_sampling_percentage,
+        probabilistic_sampler: s.probabilistic_sampler,
+        normalize_service: |name| names::normalize_service(name, "").0,
+        normalize_tag_value: names::normalize_tag_value,
     }
 }
 

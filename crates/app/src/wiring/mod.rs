@@ -8,6 +8,7 @@
 //! | `doors.rs` | settings → the receivers of Zipkin, OTLP and Jaeger |
 //! | `chain.rs` | the rooms that decide about spans, as processors |
 //! | `containers.rs` | tags of containers from a file |
+//! | `foreign.rs` | spans of other protocols on their way to Datadog |
 //! | `statistics.rs` | statistics on their way to the intake and to local answers |
 //! | `outgoing.rs` | the outgoing HTTP client |
 //! | `ports.rs` | binding addresses, and who is in the way |
@@ -20,6 +21,7 @@ mod chain;
 mod containers;
 mod convert;
 mod doors;
+mod foreign;
 mod outgoing;
 mod ports;
 mod receive;

@@ -4,6 +4,7 @@
 use super::admin::Admin;
 use super::chain::{Feedback, Install, Shared, factory};
 use super::doors::Doors;
+use super::foreign::{Foreign, Translated};
 use super::statistics::Statistics;
 use super::tail::{Tail, p99_of};
 use super::why::{Settling, Why};
@@ -193,6 +194,7 @@ impl Program {
             feedback: Arc::new(Feedback::new(rates.clone())),
             install: (!s.install_id.is_empty())
                 .then(|| Arc::new(Install::new(&s.install_id, &s.install_type, &s.install_time))),
+            foreign: Foreign::new(convert::otlp(s), &hostname),
         });
 
         // Where spans go.
@@ -201,7 +203,11 @@ impl Program {
             destinations.push(Destination::store("store", Arc::clone(store) as Arc<dyn SpanWriter>));
         }
         if let Some(exporter) = &exporter {
-            destinations.push(Destination::exporter("datadog", Arc::clone(exporter) as _, false));
+            destinations.push(Destination::exporter(
+                "datadog",
+                Arc::new(Translated(Arc::clone(exporter))),
+                false,
+            ));
         }
         let why = Arc::new(Why::new(open_decisions(s, &dir)?, store.clone(), Arc::clone(&clock)));
         let tail = match (tail_rules(s)?, &store) {
