@@ -6,6 +6,7 @@
 use bytes::Bytes;
 use prost::Message;
 use spanloom_benchkit::Group;
+use spanloom_codec::datadog::from_otlp::{OtlpOptions, to_datadog};
 use spanloom_codec::otlp::{decode_json, decode_proto, encode_json, encode_proto};
 use spanloom_codec::protobuf::{Field, Reader};
 use spanloom_model::Intake;
@@ -16,6 +17,7 @@ use std::path::Path;
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 fn main() {
+    let options = OtlpOptions::default();
     let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../fixtures/bench");
     for name in ["10sp-100k", "10sp-1m", "30sp-500k", "1000sp-500k", "mix3"] {
         let Ok(body) = std::fs::read(dir.join(format!("otlp-proto-{name}.bin"))).map(Bytes::from) else {
@@ -29,6 +31,7 @@ fn main() {
             .case("decode into the model", || {
                 decode_proto(body.clone(), Intake::default()).unwrap().batch.attrs.len()
             })
+            .case("translate to Datadog's words", || to_datadog(&batch, &options, "host").batch.attrs.len())
             .case("prost decode", || pb::Request::decode(body.clone()).unwrap().resource_spans.len())
             .case("encode", || {
                 out.clear();

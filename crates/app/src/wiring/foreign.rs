@@ -2,8 +2,9 @@
 //! the statistics: translated, while the store keeps them as they came.
 
 use spanloom_codec::datadog::from_otlp::{OtlpOptions, Translation, to_datadog};
-use spanloom_model::{AckFn, Batch, Fate, Leaves, Sampled, flags};
+use spanloom_model::{AckFn, Attr, Batch, Fate, Leaves, Range32, Sampled, Value, flags, keys};
 use spanloom_pipeline::{Effects, Exporter};
+use spanloom_receivers::datadog::ContainerResolver;
 use std::sync::Arc;
 
 /// How such spans become Datadog's.
@@ -11,17 +12,39 @@ use std::sync::Arc;
 pub struct Foreign {
     options: Arc<OtlpOptions>,
     hostname: Arc<str>,
+    containers: Arc<dyn ContainerResolver>,
 }
 
 impl Foreign {
     /// `hostname`: of resources that name none.
-    pub fn new(options: OtlpOptions, hostname: &str) -> Self {
-        Self { options: Arc::new(options), hostname: hostname.into() }
+    pub fn new(options: OtlpOptions, hostname: &str, containers: Arc<dyn ContainerResolver>) -> Self {
+        Self { options: Arc::new(options), hostname: hostname.into(), containers }
     }
 
     /// The translation of a batch.
     pub fn translate(&self, batch: &Batch) -> Translation {
-        to_datadog(batch, &self.options, &self.hostname)
+        let mut translation = to_datadog(batch, &self.options, &self.hostname);
+        if !self.options.container_tags_v2 {
+            self.add_container_tags(&mut translation.batch);
+        }
+        translation
+    }
+
+    /// What is known of a container follows what its resource says.
+    fn add_container_tags(&self, batch: &mut Batch) {
+        for r in 0..batch.resources.len() {
+            let resource = batch.resources[r];
+            if resource.container_id.is_empty() {
+                continue;
+            }
+            let Some(known) = self.containers.tags(batch.str(resource.container_id)) else { continue };
+            let own = batch.get_str(resource.attrs, keys::CONTAINER_TAGS).filter(|t| !t.is_empty());
+            let all: Vec<&str> = own.into_iter().chain(known.iter().map(String::as_str)).collect();
+            let value = Value::Str(batch.arena.push(&all.join(",")));
+            let key = batch.arena.push_static(keys::CONTAINER_TAGS);
+            // A translated resource has no other attributes.
+            batch.resources[r].attrs = batch.extend_range(Range32::default(), Attr { key, value });
+        }
     }
 }
 
@@ -84,12 +107,30 @@ mod tests {
     use spanloom_model::Intake;
     use spanloom_obfuscator::Obfuscator;
     use spanloom_pipeline::Rates;
+    use spanloom_receivers::datadog::External;
     use spanloom_sampler::Samplers;
     use spanloom_stats::Concentrator;
     use std::collections::BTreeMap;
     use std::sync::Mutex;
 
     const NOW: i64 = 1_700_000_000_000_000_000;
+
+    struct OneContainer;
+
+    impl ContainerResolver for OneContainer {
+        fn by_pid(&self, _: i32) -> Option<String> {
+            None
+        }
+        fn by_inode(&self, _: u64) -> Option<String> {
+            None
+        }
+        fn by_external(&self, _: &External) -> Option<String> {
+            None
+        }
+        fn tags(&self, container: &str) -> Option<Vec<String>> {
+            (container == "known").then(|| vec!["a:1".into(), "b:2".into()])
+        }
+    }
 
     struct Run {
         batch: Batch,
@@ -110,7 +151,7 @@ mod tests {
             samplers: sends.then_some(samplers),
             feedback: Arc::new(chain::Feedback::new(Rates::default())),
             install: None,
-            foreign: Foreign::new(convert::otlp(settings), "agent-host"),
+            foreign: Foreign::new(convert::otlp(settings), "agent-host", Arc::new(OneContainer)),
         };
         let intake = Intake { protocol: spanloom_model::Protocol::OtlpJson, ..Intake::default() };
         let mut batch =
@@ -128,7 +169,7 @@ mod tests {
                     group.service.to_string(),
                     group.name.to_string(),
                     group.resource.to_string(),
-                    group.hits as u64,
+                    group.hits,
                 ));
             }
         }
@@ -253,6 +294,15 @@ mod tests {
         assert_eq!((chunk.fate, chunk.sampled.leaves), (Fate::Kept, Leaves::Nothing));
         assert_eq!(chunk.sampled.by, "ignore_resources");
         assert_eq!(run.notes, [("spans_not_for_datadog", "ignore_resources", 2)]);
+    }
+
+    #[test]
+    fn tags_known_of_a_container_follow_those_of_its_resource() {
+        for (id, want) in [("known", "container_id:known,a:1,b:2"), ("other", "container_id:other")] {
+            let run = run(&Settings::default(), &document(&[attribute("container.id", id)]), true);
+            let sent = run.batch.for_datadog.unwrap();
+            assert_eq!(sent.get_str(sent.resources[0].attrs, keys::CONTAINER_TAGS), Some(want));
+        }
     }
 
     #[test]

@@ -194,7 +194,7 @@ impl Program {
             feedback: Arc::new(Feedback::new(rates.clone())),
             install: (!s.install_id.is_empty())
                 .then(|| Arc::new(Install::new(&s.install_id, &s.install_type, &s.install_time))),
-            foreign: Foreign::new(convert::otlp(s), &hostname),
+            foreign: Foreign::new(convert::otlp(s), &hostname, Arc::clone(&containers)),
         });
 
         // Where spans go.

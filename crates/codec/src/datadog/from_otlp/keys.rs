@@ -244,7 +244,7 @@ mod tests {
     #[test]
     fn every_known_name_is_found_and_no_other() {
         for k in &KNOWN {
-            assert!(known(k.name.as_bytes()).is_some_and(|found| std::ptr::eq(found, k)), "{}", k.name);
+            assert!(known(k.name.as_bytes()).is_some_and(|found| found.name == k.name), "{}", k.name);
         }
         assert!(KNOWN.windows(2).all(|w| w[0].name.len() <= w[1].name.len()));
         for other in ["", "x", "url.fulk", "http.request.header.x", &"long".repeat(20)] {
