@@ -14,6 +14,12 @@ pub const PRIORITY_NONE: i32 = -128;
 /// [`Span::scope`] of a span without instrumentation scope.
 pub const NO_SCOPE: u32 = u32::MAX;
 
+/// [`Chunk::route`] of a chunk that no policy selects.
+pub const ROUTE_DEFAULT: u16 = 0;
+
+/// [`Chunk::route`] of a chunk that a policy keeps from leaving.
+pub const ROUTE_NOWHERE: u16 = u16::MAX;
+
 /// What sent the spans: a process, a container, an OTLP resource.
 #[derive(Clone, Copy, PartialEq, Debug, Default)]
 pub struct Resource {
@@ -121,6 +127,10 @@ pub struct Chunk {
     pub fate: Fate,
     /// What the samplers said.
     pub sampled: Sampled,
+    /// Where a policy sends it: [`ROUTE_DEFAULT`], [`ROUTE_NOWHERE`], or the
+    /// number of a backend. Governs what leaves the machine, not what the
+    /// embedded store keeps; not stored.
+    pub route: u16,
 }
 
 impl Default for Chunk {
@@ -136,6 +146,7 @@ impl Default for Chunk {
             sampling_mechanism: 0,
             fate: Fate::Kept,
             sampled: Sampled::default(),
+            route: ROUTE_DEFAULT,
         }
     }
 }
@@ -399,6 +410,31 @@ impl Batch {
         }
     }
 
+    /// A batch of some of the chunks, with their spans. Texts and attributes
+    /// are shared with this one or copied as a whole, so it costs memory for
+    /// all of them: for passing on at once, not for keeping.
+    pub fn part(&self, mut chosen: impl FnMut(&Chunk) -> bool) -> Self {
+        let mut part = Self {
+            arena: self.arena.clone(),
+            intake: self.intake,
+            resources: self.resources.clone(),
+            scopes: self.scopes.clone(),
+            chunks: Vec::new(),
+            spans: Vec::new(),
+            attrs: self.attrs.clone(),
+            values: self.values.clone(),
+            links: self.links.clone(),
+            events: self.events.clone(),
+            for_datadog: None,
+        };
+        for chunk in self.chunks.iter().filter(|c| chosen(c)) {
+            let start = part.spans.len();
+            part.spans.extend_from_slice(self.chunk_spans(chunk));
+            part.chunks.push(Chunk { spans: Range32::new(start, part.spans.len()), ..*chunk });
+        }
+        part
+    }
+
     /// Copies an attribute value of another batch into this one.
     pub fn import_value(&mut self, from: &Self, value: Value) -> Value {
         match value {
@@ -592,6 +628,17 @@ mod tests {
         assert_eq!(ids, [1, 3, 2, 4]);
         assert_eq!(b.chunks.len(), 2);
         assert_eq!(b.chunks[1].trace_id, TraceId(3));
+    }
+
+    #[test]
+    fn a_part_holds_the_chosen_chunks_and_what_they_own() {
+        let mut b = two_spans();
+        b.chunk_by_trace(0, 0);
+        b.chunks[1].route = 7;
+        let part = b.part(|c| c.route == 7);
+        assert_eq!((part.chunks.len(), part.spans.len()), (1, 1));
+        let span = &part.chunk_spans(&part.chunks[0])[0];
+        assert_eq!((span.span_id, part.get_str(span.attrs, "k")), (SpanId(2), Some("v")));
     }
 
     #[test]

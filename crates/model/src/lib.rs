@@ -36,7 +36,10 @@ mod storage;
 mod text;
 
 pub use attr::{Attr, Range32, Value};
-pub use batch::{Batch, Chunk, Fate, Leaves, NO_SCOPE, PRIORITY_NONE, Resource, Sampled, Scope};
+pub use batch::{
+    Batch, Chunk, Fate, Leaves, NO_SCOPE, PRIORITY_NONE, ROUTE_DEFAULT, ROUTE_NOWHERE, Resource, Sampled,
+    Scope,
+};
 pub use dependency::Links;
 pub use id::{IdError, SpanId, TraceId};
 pub use intake::{ClientFlags, Intake, Protocol, Transport};

@@ -5,7 +5,9 @@
 use crate::admission::Permit;
 use crate::engine::{Accepted, Refused};
 use crate::ledger::{Account, Verdict};
-use spanloom_model::{AckFn, Batch, Chunk, Fate, Leaves, SpanWriter, StoreError, flags};
+use spanloom_model::{
+    AckFn, Batch, Chunk, Fate, Leaves, ROUTE_DEFAULT, ROUTE_NOWHERE, SpanWriter, StoreError, flags,
+};
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
@@ -15,8 +17,22 @@ use tokio::sync::oneshot;
 pub trait Exporter: Send + Sync {
     /// Takes the batch. Returns quickly; `done` is called exactly once, when
     /// the batch is as safe as the acknowledgement policy asks, or why it is
-    /// not taken. Chunks whose fate is not [`Fate::Kept`] are not for it.
+    /// not taken. Chunks whose fate is not [`Fate::Kept`] are not for it, nor
+    /// those of another [`Chunk::route`].
     fn export(&self, batch: Arc<Batch>, done: AckFn);
+}
+
+/// Which of the kept chunks a destination takes.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Takes {
+    /// All.
+    All,
+    /// Those that no policy selects, sampled or not.
+    Unrouted,
+    /// Of those, what the samplers let leave.
+    Sampled,
+    /// Those that a policy sends to a backend.
+    Routed,
 }
 
 enum Target {
@@ -27,8 +43,7 @@ enum Target {
 /// Somewhere batches go.
 pub struct Destination {
     name: String,
-    /// Whether it also takes chunks that the samplers did not choose.
-    unsampled: bool,
+    takes: Takes,
     target: Target,
     delivered: AtomicU64,
     failed: AtomicU64,
@@ -48,17 +63,27 @@ pub struct DeliveryCount {
 impl Destination {
     /// A store: takes all spans, sampled or not.
     pub fn store(name: &str, writer: Arc<dyn SpanWriter>) -> Self {
-        Self::new(name, true, Target::Store(writer))
+        Self::new(name, Takes::All, Target::Store(writer))
     }
 
-    /// An exporter. `unsampled`: it also takes chunks that the samplers did
-    /// not choose.
+    /// An exporter, for chunks that no policy selects. `unsampled`: it also
+    /// takes chunks that the samplers did not choose.
     pub fn exporter(name: &str, exporter: Arc<dyn Exporter>, unsampled: bool) -> Self {
-        Self::new(name, unsampled, Target::Exporter(exporter))
+        let takes = if unsampled { Takes::Unrouted } else { Takes::Sampled };
+        Self::new(name, takes, Target::Exporter(exporter))
     }
 
-    fn new(name: &str, unsampled: bool, target: Target) -> Self {
-        Self { name: name.into(), unsampled, target, delivered: AtomicU64::new(0), failed: AtomicU64::new(0) }
+    /// The exporter of the chunks that policies send to backends.
+    pub fn router(name: &str, exporter: Arc<dyn Exporter>) -> Self {
+        Self::new(name, Takes::Routed, Target::Exporter(exporter))
+    }
+
+    fn new(name: &str, takes: Takes, target: Target) -> Self {
+        Self { name: name.into(), takes, target, delivered: AtomicU64::new(0), failed: AtomicU64::new(0) }
+    }
+
+    fn unsampled(&self) -> bool {
+        matches!(self.takes, Takes::All | Takes::Unrouted)
     }
 
     /// What it has taken so far.
@@ -73,12 +98,25 @@ impl Destination {
     /// Spans of the batch that are meant for it.
     fn spans(&self, batch: &Batch) -> u64 {
         let kept = batch.chunks.iter().filter(|c| c.fate == Fate::Kept);
-        kept.map(|c| if self.unsampled { c.spans.len() as u64 } else { leaving(batch, c) }).sum()
+        kept.map(|c| match (self.takes, c.route) {
+            (Takes::All, _) | (Takes::Unrouted, ROUTE_DEFAULT) => c.spans.len() as u64,
+            (Takes::Sampled, ROUTE_DEFAULT) => leaving(batch, c),
+            (Takes::Routed, ROUTE_DEFAULT | ROUTE_NOWHERE) => 0,
+            (Takes::Routed, _) => c.spans.len() as u64,
+            (Takes::Unrouted | Takes::Sampled, _) => 0,
+        })
+        .sum()
     }
 }
 
-/// Spans of a chunk that the samplers let leave.
+/// Spans of a chunk that leave: by a policy if one selects it, else by the
+/// samplers.
 pub(crate) fn leaving(batch: &Batch, chunk: &Chunk) -> u64 {
+    match chunk.route {
+        ROUTE_DEFAULT => {}
+        ROUTE_NOWHERE => return 0,
+        _ => return chunk.spans.len() as u64,
+    }
     match chunk.sampled.leaves {
         Leaves::Whole => chunk.spans.len() as u64,
         Leaves::Marked => {
@@ -235,7 +273,7 @@ impl Branch {
                 Ok(()) => {
                     d.delivered.fetch_add(self.spans, Ordering::Relaxed);
                     said.delivered = true;
-                    said.unsampled |= d.unsampled;
+                    said.unsampled |= d.unsampled();
                 }
                 Err(error) => {
                     d.failed.fetch_add(self.spans, Ordering::Relaxed);
