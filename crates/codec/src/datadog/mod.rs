@@ -12,7 +12,8 @@
 //! | `from_otlp/` | spans of OTLP, Zipkin and Jaeger as the Agent would send them |
 //! | `json.rs` | the JSON variant of v0.1–v0.4 |
 //! | `stats.rs` | client stats of `/v0.6/stats` |
-//! | `encode.rs` | model → v0.4 and v0.5, for tests and load tools |
+//! | `encode.rs` | model → v0.4 and v0.5, for other agents, tests and load tools |
+//! | `resend.rs` | what a root must say where the format has no place for it |
 //!
 //! Rules: datadog-agent:pkg/proto/pbgo/trace (`decoder_bytes.go`,
 //! `decoder_v05.go`, `span_gen.go`, `idx/`), pkg/trace/api/api.go.
@@ -22,6 +23,7 @@ mod builder;
 mod encode;
 pub mod from_otlp;
 mod json;
+mod resend;
 mod stats;
 mod v04;
 mod v05;
@@ -33,6 +35,7 @@ use bytes::Bytes;
 use spanloom_model::{Arena, Batch, Intake, Protocol};
 
 pub use encode::{encode_v04, encode_v05};
+pub use resend::prepare_v04;
 pub use stats::{decode_stats, decode_stats_within, stats_error_text};
 
 /// How the body of a v0.1–v0.4 request is written. Later versions are always
