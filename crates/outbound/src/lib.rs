@@ -17,6 +17,7 @@ mod tls;
 use bytes::Bytes;
 use forward::Forward;
 use http::{HeaderValue, Request, Response, Uri, header};
+use http_body_util::BodyExt;
 use http_body_util::combinators::BoxBody;
 use hyper::body::Incoming;
 use hyper_rustls::HttpsConnector;
@@ -90,6 +91,8 @@ pub enum Error {
 
 /// An HTTP client. Cheap to share; keeps connections.
 pub struct Client {
+    /// HTTP/2 from the first byte, without TLS.
+    grpc: Legacy<HttpConnector, Body>,
     direct: Legacy<HttpsConnector<HttpConnector>, Body>,
     tunnel: Option<Legacy<HttpsConnector<Tunnel<HttpConnector>>, Body>>,
     forward: Option<(Legacy<Forward, Body>, Option<HeaderValue>)>,
@@ -141,6 +144,7 @@ impl Client {
             None => None,
         };
         Ok(Self {
+            grpc: builder().http2_only(true).build(tcp.clone()),
             direct: builder().build(https(tcp)),
             tunnel,
             forward,
@@ -173,6 +177,40 @@ impl Client {
             Ok(Err(e)) => Err(Error::Connection(root_cause(&e))),
             Err(_) => Err(Error::Timeout(timeout)),
         }
+    }
+}
+
+/// Bytes of an answer's messages that are read and dropped.
+const MAX_GRPC_ANSWER: usize = 1 << 20;
+
+impl Client {
+    /// Makes a unary gRPC call without TLS (`http:` URL, framed message),
+    /// directly, whatever the proxy settings say. Returns `grpc-status`; an
+    /// answer that is not gRPC's is an error that says its HTTP status.
+    pub async fn call(&self, request: Request<Body>, timeout: Duration) -> Result<u32, Error> {
+        let call = async {
+            let lost = |e: &dyn std::fmt::Display| Error::Connection(e.to_string());
+            let response = self.grpc.request(request).await.map_err(|e| Error::Connection(root_cause(&e)))?;
+            let status = |headers: &http::HeaderMap| headers.get("grpc-status")?.to_str().ok()?.parse().ok();
+            if let Some(status) = status(response.headers()) {
+                return Ok(status);
+            }
+            let http_status = response.status();
+            let mut body = response.into_body();
+            let mut read = 0;
+            while let Some(frame) = body.frame().await {
+                let frame = frame.map_err(|e| lost(&e))?;
+                read += frame.data_ref().map_or(0, Bytes::len);
+                if let Some(status) = frame.trailers_ref().and_then(status) {
+                    return Ok(status);
+                }
+                if read > MAX_GRPC_ANSWER {
+                    return Err(lost(&"the answer is too long"));
+                }
+            }
+            Err(lost(&format_args!("answered {http_status} without grpc-status")))
+        };
+        tokio::time::timeout(timeout, call).await.unwrap_or(Err(Error::Timeout(timeout)))
     }
 }
 

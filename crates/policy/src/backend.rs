@@ -70,6 +70,16 @@ pub struct OpenTelemetry {
     pub endpoint: String,
 }
 
+impl std::fmt::Display for Target {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Zipkin(z) => write!(f, "Zipkin at {}", z.url),
+            Self::Datadog(d) => write!(f, "Datadog Agent at {}:{}", d.address, d.port),
+            Self::OpenTelemetry(o) => write!(f, "OTLP at {}", o.endpoint),
+        }
+    }
+}
+
 /// Port of OTLP over gRPC.
 const OTLP_PORT: u16 = 4317;
 
