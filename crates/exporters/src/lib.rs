@@ -2,18 +2,32 @@
 //!
 //! | file | holds |
 //! |---|---|
+//! | `outlet.rs` | [`Outlet`]: queues, writer and senders, for any [`Format`] |
 //! | `spool.rs` | [`Spool`]: a bounded queue on disk for one destination |
 //! | `sender.rs` | [`Sender`]: sends, retries, backs off |
 //! | `transport.rs` | [`Transport`]: the HTTP client, passed in |
 //! | `datadog.rs` | [`DatadogExporter`]: traces and statistics to the Datadog intake |
+//! | `formats.rs` | Zipkin, OTLP, and v0.4 for another Datadog Agent |
+//! | `routing.rs` | [`RoutingTable`]: which chunk goes where, by policies |
+//! | `router.rs` | [`Router`]: hands chunks to the backends of policies |
+//! | `ack.rs` | one acknowledgement out of many |
 #![forbid(unsafe_code)]
 
+mod ack;
 mod datadog;
+mod formats;
+mod outlet;
+mod router;
+mod routing;
 mod sender;
 mod spool;
 mod transport;
 
-pub use datadog::{DatadogConfig, DatadogExporter, DestinationStats, MAX_PAYLOAD};
+pub use datadog::{DatadogConfig, DatadogExporter};
+pub use formats::{DatadogV04, OtlpProto, ZipkinJson, ZipkinProto};
+pub use outlet::{DestinationStats, Format, MAX_PAYLOAD, Outlet, OutletConfig};
+pub use router::{BackendStats, Router, RouterConfig};
+pub use routing::{BY_POLICY, RoutingTable};
 pub use sender::{Endpoint, Sender};
 pub use spool::{Claim, Pending, Request, Spool, SpoolConfig, SpoolError, SpoolStats, Tried};
 pub use transport::{NoAnswer, Post, Transport};

@@ -13,7 +13,7 @@ use tokio::sync::{Notify, watch};
 pub struct Endpoint {
     /// Base URL; the request's path is appended.
     pub url: String,
-    /// API key. Never logged, never written to disk.
+    /// API key; empty for none. Never logged, never written to disk.
     pub key: String,
     /// `User-Agent`.
     pub user_agent: String,
@@ -93,16 +93,27 @@ impl Sender {
 
     async fn try_once(&self, request: &crate::spool::Request) -> Tried {
         let mut headers = request.headers.clone();
-        headers.push(("DD-Api-Key".into(), self.endpoint.key.clone()));
+        let keyed = !self.endpoint.key.is_empty();
+        if keyed {
+            headers.push(("DD-Api-Key".into(), self.endpoint.key.clone()));
+        }
         headers.push(("User-Agent".into(), self.endpoint.user_agent.clone()));
-        let url = format!("{}{}", self.endpoint.url.trim_end_matches('/'), request.path);
+        let url = match request.path.as_str() {
+            "" => self.endpoint.url.clone(),
+            path => format!("{}{path}", self.endpoint.url.trim_end_matches('/')),
+        };
         let answer = self.transport.post(Post { url, headers, body: request.body.clone() }).await;
         let (tried, why) = match answer {
             Ok(200..=299) => (Tried::Sent, String::new()),
-            Ok(403) => (Tried::Again, "answered 403: the API key is not accepted; correct DD_API_KEY and restart, what waits is kept".into()),
+            Ok(403) if keyed => (Tried::Again, "answered 403: the API key is not accepted; correct DD_API_KEY and restart, what waits is kept".into()),
+            // A proxy in between, or a backend that is being set up.
+            Ok(status @ (401 | 403 | 404)) if !keyed => (Tried::Again, format!("answered {status}: correct its address in the resources, what waits is kept")),
             Ok(status @ (408 | 429 | 500..=599)) => (Tried::Again, format!("answered {status}")),
             Ok(413) => (Tried::Rejected("payload_too_large"), "answered 413: the payload is too large".into()),
-            Ok(status) => (Tried::Rejected("rejected_by_intake"), format!("answered {status}")),
+            Ok(status) => {
+                let reason = if keyed { "rejected_by_intake" } else { "rejected_by_backend" };
+                (Tried::Rejected(reason), format!("answered {status}"))
+            },
             Err(e) => (Tried::Again, e.to_string()),
         };
         match tried {
@@ -114,11 +125,11 @@ impl Sender {
                 let _ = self.attempt.fetch_update(Relaxed, Relaxed, |a| Some(a.saturating_add(1)));
                 let n = self.failures.fetch_add(1, Relaxed) + 1;
                 if n.is_power_of_two() {
-                    tracing::warn!(intake = %self.endpoint.url, failures = n, "not sent, waits on disk: {why}");
+                    tracing::warn!(destination = %self.endpoint.url, failures = n, "not sent, waits on disk: {why}");
                 }
             }
             Tried::Rejected(reason) => {
-                tracing::error!(intake = %self.endpoint.url, items = request.items, reason, "given up: {why}");
+                tracing::error!(destination = %self.endpoint.url, items = request.items, reason, "given up: {why}");
             }
         }
         tried

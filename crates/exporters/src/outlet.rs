@@ -1,0 +1,344 @@
+//! What every exporter does, whatever it speaks: each batch is encoded once,
+//! acknowledged when it is in each destination's queue on disk, packed into
+//! requests every few seconds, and sent until the destination has it.
+
+use crate::ack::{AllOf, refusal};
+use crate::sender::{Endpoint, Sender};
+use crate::spool::{Pending, Request, Spool, SpoolConfig, SpoolError, SpoolStats};
+use crate::transport::Transport;
+use bytes::Bytes;
+use spanloom_journal::SyncPolicy;
+use spanloom_model::{AckFn, Batch, Range32};
+use spanloom_pipeline::Exporter;
+use std::path::PathBuf;
+use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+use tokio::sync::watch;
+
+/// Bytes of encoded spans in one request, before compression.
+pub const MAX_PAYLOAD: usize = 3_200_000;
+/// How often the writer looks whether a flush is due.
+const TICK: Duration = Duration::from_millis(100);
+
+/// What differs from format to format.
+pub trait Format: Send + Sync + 'static {
+    /// For the name of the thread and for the log.
+    fn name(&self) -> &'static str;
+
+    /// Appends the spans that are for this destination, as an item that waits
+    /// to be packed. Returns how many there are.
+    fn encode(&self, batch: &Batch, out: &mut Vec<u8>) -> u64;
+
+    /// Whether a large batch may be encoded in pieces. Not where a payload
+    /// holds more than spans.
+    fn splits(&self) -> bool {
+        true
+    }
+
+    /// Packs waiting items into a request.
+    fn pack(&self, pending: &Pending) -> std::io::Result<Request>;
+
+    /// Packs what does not wait ([`Outlet::send_now`]).
+    fn pack_urgent(&self, _payload: &[u8], _items: u64) -> std::io::Result<Request> {
+        Err(std::io::ErrorKind::Unsupported.into())
+    }
+
+    /// Called by the writer several times a second.
+    fn tick(&self) {}
+}
+
+/// Settings of an outlet.
+#[derive(Clone, Debug)]
+pub struct OutletConfig {
+    /// Directory of the queues.
+    pub dir: PathBuf,
+    /// Where to send; each gets everything.
+    pub endpoints: Vec<Endpoint>,
+    /// Bytes that wait for each destination.
+    pub queue_bytes: u64,
+    /// When a span counts as safe.
+    pub policy: SyncPolicy,
+    /// Time between flushes.
+    pub flush_period: Duration,
+    /// Concurrent requests, shared by the destinations.
+    pub connections: usize,
+    /// Begins the random pauses between retries.
+    pub seed: u64,
+}
+
+/// Figures of one destination.
+#[derive(Clone, Debug)]
+pub struct DestinationStats {
+    /// Base URL.
+    pub url: String,
+    /// Its queue.
+    pub queue: SpoolStats,
+}
+
+/// Queues, writer and senders of one format.
+pub struct Outlet {
+    format: Arc<dyn Format>,
+    senders: Vec<Arc<Sender>>,
+    commands: SyncSender<Command>,
+    stop_senders: watch::Sender<bool>,
+    tasks: Mutex<Vec<tokio::task::JoinHandle<()>>>,
+    writer: Mutex<Option<std::thread::JoinHandle<()>>>,
+}
+
+enum Command {
+    Urgent(Bytes, u64),
+    Stop,
+}
+
+impl Outlet {
+    /// Opens the queues, starts the writer thread and the senders (on the
+    /// current tokio runtime). Also returns what was damaged on disk.
+    ///
+    /// # Errors
+    /// A queue cannot be opened, or the system refuses a thread.
+    pub fn start(
+        config: OutletConfig,
+        format: Arc<dyn Format>,
+        transport: Arc<dyn Transport>,
+    ) -> Result<(Arc<Self>, Vec<String>), SpoolError> {
+        let mut senders = Vec::new();
+        let mut damage = Vec::new();
+        for (i, endpoint) in config.endpoints.iter().enumerate() {
+            // Named by the URL, so that a queue survives a change of keys.
+            let dir = config.dir.join(directory_name(&endpoint.url, i));
+            let spool = SpoolConfig { max_bytes: config.queue_bytes, policy: config.policy };
+            let (spool, damaged) = Spool::open(&dir, spool)?;
+            damage.extend(damaged);
+            let seed = config.seed.wrapping_add(i as u64 * 7919);
+            senders.push(Arc::new(Sender::new(
+                endpoint.clone(),
+                Arc::new(spool),
+                Arc::clone(&transport),
+                seed,
+            )));
+        }
+        let (commands, inbox) = sync_channel(256);
+        let stop_senders = watch::Sender::new(false);
+        let workers = (config.connections / senders.len().max(1)).max(1);
+        let tasks = senders
+            .iter()
+            .flat_map(|s| (0..workers).map(move |_| Arc::clone(s)))
+            .map(|s| tokio::spawn(s.run(stop_senders.subscribe())))
+            .collect();
+        let name = format!("{}-writer", format.name());
+        let outlet = Arc::new(Self {
+            format,
+            senders,
+            commands,
+            stop_senders,
+            tasks: Mutex::new(tasks),
+            writer: Mutex::default(),
+        });
+        let writer = std::thread::Builder::new()
+            .name(name)
+            .spawn({
+                let outlet = Arc::clone(&outlet);
+                move || outlet.write(config.flush_period, &inbox)
+            })
+            .map_err(|e| SpoolError::Io(format!("cannot start a thread: {e}")))?;
+        *outlet.writer.lock().unwrap_or_else(PoisonError::into_inner) = Some(writer);
+        Ok((outlet, damage))
+    }
+
+    /// Sends something that is not packed with spans ([`Format::pack_urgent`]).
+    /// Waits while many are queued already.
+    pub fn send_now(&self, payload: Bytes, items: u64) {
+        // Only after a stop nobody listens; then everything is flushed already.
+        let _ = self.commands.send(Command::Urgent(payload, items));
+    }
+
+    /// Figures of every destination.
+    pub fn stats(&self) -> Vec<DestinationStats> {
+        let one = |s: &Arc<Sender>| DestinationStats { url: s.url().to_owned(), queue: s.spool().stats() };
+        self.senders.iter().map(one).collect()
+    }
+
+    /// Whether nothing waits.
+    pub fn is_empty(&self) -> bool {
+        self.senders.iter().all(|s| {
+            let stats = s.spool().stats();
+            stats.requests == 0 && stats.pending_items == 0
+        })
+    }
+
+    /// Packs what waits, then sends for up to `grace`; what is left waits on
+    /// disk for the next start.
+    pub async fn stop(&self, grace: Duration) {
+        let _ = self.commands.send(Command::Stop);
+        let writer = self.writer.lock().unwrap_or_else(PoisonError::into_inner).take();
+        if let Some(writer) = writer {
+            drop(tokio::task::spawn_blocking(move || writer.join()).await);
+        }
+        let deadline = Instant::now() + grace;
+        while Instant::now() < deadline && self.senders.iter().any(|s| s.spool().stats().requests > 0) {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+        let _ = self.stop_senders.send(true);
+        let tasks = std::mem::take(&mut *self.tasks.lock().unwrap_or_else(PoisonError::into_inner));
+        for task in tasks {
+            // A request under way is not waited for longer than the grace.
+            let left = deadline.saturating_duration_since(Instant::now()).max(Duration::from_millis(100));
+            let abort = task.abort_handle();
+            if tokio::time::timeout(left, task).await.is_err() {
+                abort.abort();
+            }
+        }
+        for sender in &self.senders {
+            sender.spool().close();
+        }
+    }
+
+    fn write(&self, flush_period: Duration, inbox: &Receiver<Command>) {
+        let mut last_flush = Instant::now();
+        loop {
+            let command = match inbox.recv_timeout(TICK) {
+                Ok(command) => Some(command),
+                Err(RecvTimeoutError::Timeout) => None,
+                Err(RecvTimeoutError::Disconnected) => Some(Command::Stop),
+            };
+            self.format.tick();
+            match command {
+                Some(Command::Urgent(payload, items)) => self.queue_urgent(&payload, items),
+                Some(Command::Stop) => {
+                    // What was sent before the stop is in the inbox still.
+                    while let Ok(Command::Urgent(payload, items)) = inbox.try_recv() {
+                        self.queue_urgent(&payload, items);
+                    }
+                    self.flush(true);
+                    return;
+                }
+                None => {}
+            }
+            let due = last_flush.elapsed() >= flush_period;
+            let full = self.senders.iter().any(|s| s.spool().pending_bytes() >= MAX_PAYLOAD as u64);
+            if due || full {
+                self.flush(due);
+                last_flush = Instant::now();
+            }
+        }
+    }
+
+    /// Packs waiting items: all of them, or only full payloads.
+    fn flush(&self, all: bool) {
+        for sender in &self.senders {
+            let spool = sender.spool();
+            while let Some(pending) = spool.oldest(MAX_PAYLOAD) {
+                let packed = self.format.pack(&pending).map_err(|e| SpoolError::Io(e.to_string()));
+                if let Err(e) = packed.and_then(|request| spool.pack(&pending, request)) {
+                    tracing::error!(destination = sender.url(), "traces wait unpacked: {e}");
+                    break;
+                }
+                sender.wake.notify_one();
+                if !all && spool.pending_bytes() < MAX_PAYLOAD as u64 {
+                    break;
+                }
+            }
+        }
+    }
+
+    fn queue_urgent(&self, payload: &[u8], items: u64) {
+        let packed = self.format.pack_urgent(payload, items);
+        for sender in &self.senders {
+            let result = match &packed {
+                Ok(request) => sender.spool().push(request.clone()),
+                Err(e) => Err(SpoolError::Io(e.to_string())),
+            };
+            match result {
+                Ok(()) => sender.wake.notify_one(),
+                Err(e) => {
+                    tracing::error!(
+                        destination = sender.url(),
+                        items,
+                        "a {} item is lost: {e}",
+                        self.format.name()
+                    );
+                }
+            }
+        }
+    }
+
+    /// The batch as items of bounded size.
+    fn items(&self, batch: &Batch, out: &mut Vec<(u64, Bytes)>) {
+        let mut payload = Vec::new();
+        let spans = self.format.encode(batch, &mut payload);
+        if payload.len() > MAX_PAYLOAD
+            && self.format.splits()
+            && let Some((first, second)) = halves(batch)
+        {
+            drop(payload);
+            self.items(&first, out);
+            self.items(&second, out);
+        } else if !payload.is_empty() {
+            out.push((spans, payload.into()));
+        }
+    }
+}
+
+impl Exporter for Outlet {
+    fn export(&self, batch: Arc<Batch>, done: AckFn) {
+        let mut items = Vec::new();
+        self.items(&batch, &mut items);
+        drop(batch);
+        let answers = items.len() * self.senders.len();
+        if answers == 0 {
+            done(Ok(()));
+            return;
+        }
+        let done = AllOf::new(answers, done);
+        for (spans, payload) in items {
+            for sender in &self.senders {
+                let done = Arc::clone(&done);
+                let answer =
+                    Box::new(move |result: Result<(), SpoolError>| done.one(result.map_err(refusal)));
+                sender.spool().append(spans, payload.clone(), answer);
+            }
+        }
+    }
+}
+
+/// A batch cut in two: between its chunks, or through its only one. None if it
+/// is a single span.
+fn halves(batch: &Batch) -> Option<(Batch, Batch)> {
+    if batch.chunks.len() > 1 {
+        let middle = batch.chunks.len() / 2;
+        let half = |second: bool| {
+            let mut i = 0;
+            batch.part(|_| {
+                i += 1;
+                (i > middle) == second
+            })
+        };
+        return Some((half(false), half(true)));
+    }
+    let spans = batch.chunks.first()?.spans;
+    if spans.len() < 2 {
+        return None;
+    }
+    let middle = spans.start as usize + spans.len() / 2;
+    let half = |range: Range32| {
+        let mut part = batch.part(|_| true);
+        part.spans = batch.spans.get(range.usize()).unwrap_or_default().to_vec();
+        if let Some(chunk) = part.chunks.first_mut() {
+            chunk.spans = Range32::new(0, range.len());
+        }
+        part
+    };
+    Some((half(Range32::new(spans.start as usize, middle)), half(Range32::new(middle, spans.end as usize))))
+}
+
+/// A directory name that tells the destination: its host, and a number that
+/// keeps two endpoints of one host apart.
+fn directory_name(url: &str, number: usize) -> String {
+    let host = url.split("://").last().unwrap_or(url);
+    let safe: String = host
+        .chars()
+        .map(|c| if c.is_ascii_alphanumeric() || matches!(c, '.' | '-') { c } else { '_' })
+        .collect();
+    format!("{number}-{}", &safe[..safe.len().min(100)])
+}
