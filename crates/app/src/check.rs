@@ -2,6 +2,7 @@
 
 use crate::cli::SettingsArgs;
 use crate::settings::{Layers, Origin, Settings, SettingsError, read_file};
+use crate::wiring::read_resources;
 use serde_json::json;
 
 /// Reads all layers. The environment is read here and nowhere else.
@@ -49,9 +50,14 @@ pub fn load(args: &SettingsArgs) -> Result<(Settings, Vec<String>), Vec<Settings
 /// Prints the settings; `Err` holds what is wrong, one message a line.
 pub fn run(args: &SettingsArgs, all: bool, as_json: bool) -> Result<String, String> {
     let loaded = load(args);
+    let resources = match &loaded {
+        Ok((settings, _)) => check_resources(&settings.resources),
+        Err(_) => Ok((String::new(), Vec::new())),
+    };
     if as_json {
-        return match loaded {
-            Ok((settings, notices)) => {
+        return match (loaded, resources) {
+            (Ok((settings, mut notices)), Ok((_, warnings))) => {
+                notices.extend(warnings);
                 let rows: Vec<_> = settings
                     .entries()
                     .iter()
@@ -62,13 +68,16 @@ pub fn run(args: &SettingsArgs, all: bool, as_json: bool) -> Result<String, Stri
                     .collect();
                 Ok(json!({"ok": true, "settings": rows, "notices": notices, "errors": []}).to_string() + "\n")
             }
-            Err(errors) => {
+            (Ok(_), Err(errors)) => Err(json!({"ok": false, "errors": errors}).to_string()),
+            (Err(errors), _) => {
                 let texts: Vec<String> = errors.iter().map(ToString::to_string).collect();
                 Err(json!({"ok": false, "errors": texts}).to_string())
             }
         };
     }
-    let (settings, notices) = loaded.map_err(|errors| lines(&errors))?;
+    let (settings, mut notices) = loaded.map_err(|errors| lines(&errors))?;
+    let (found, warnings) = resources.map_err(|errors| errors.join("\n"))?;
+    notices.extend(warnings);
     let mut out = String::new();
     let entries = settings.entries();
     let shown: Vec<_> = entries.iter().filter(|e| all || e.origin != Origin::Default).collect();
@@ -89,8 +98,27 @@ pub fn run(args: &SettingsArgs, all: bool, as_json: bool) -> Result<String, Stri
     for notice in &notices {
         out += &format!("note: {notice}\n");
     }
+    out += &found;
     out += "The settings are valid.\n";
     Ok(out)
+}
+
+/// Validates the directory of resources, if one is set: what it holds, and
+/// warnings; or what is wrong with it.
+fn check_resources(dir: &str) -> Result<(String, Vec<String>), Vec<String>> {
+    if dir.is_empty() {
+        return Ok((String::new(), Vec::new()));
+    }
+    let loaded = read_resources(std::path::Path::new(dir)).map_err(|e| vec![e])?;
+    if !loaded.errors.is_empty() {
+        return Err(loaded.errors.iter().map(ToString::to_string).collect());
+    }
+    let mut out = format!("{} resources in {dir} are valid.\n", loaded.resources.len());
+    for position in loaded.policies.used_backends() {
+        let Some(backend) = loaded.policies.backends().get(position) else { continue };
+        out += &format!("  policies send to {} ({})\n", backend.name, backend.target);
+    }
+    Ok((out, loaded.warnings.iter().map(ToString::to_string).collect()))
 }
 
 /// The messages of several errors, one a line.

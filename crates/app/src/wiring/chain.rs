@@ -1,10 +1,12 @@
 //! The rooms that decide about spans, as a processor of the pipeline. Order is
 //! meaning: statistics count what the Agent's steps left over, and sampling
 //! comes last, so that statistics see everything; a chunk goes through all of
-//! it before the next one begins.
+//! it before the next one begins. What a policy sends elsewhere is neither
+//! counted nor sampled for Datadog.
 
 use super::foreign::{Foreign, hand_over};
-use spanloom_model::{Batch, Leaves};
+use spanloom_exporters::{Router, RoutingTable};
+use spanloom_model::{Batch, Chunk, Leaves, ROUTE_DEFAULT};
 use spanloom_obfuscator::Obfuscator;
 use spanloom_pipeline::{ChainFactory, Effects, Processor, Rates};
 use spanloom_processors::{Agent, AgentConfig, Counts, SpanObfuscator};
@@ -24,6 +26,10 @@ pub struct Shared {
     pub statement_tags: bool,
     /// Statistics of spans.
     pub concentrator: Arc<Mutex<Concentrator>>,
+    /// Statistics of spans that policies send elsewhere.
+    pub routed: Arc<Mutex<Concentrator>>,
+    /// Policies; none: nothing is routed.
+    pub router: Option<Arc<Router>>,
     /// The samplers; none: nothing leaves for Datadog.
     pub samplers: Option<Arc<Mutex<Samplers>>>,
     /// Tells tracers the samplers' rates.
@@ -110,6 +116,8 @@ pub fn factory(shared: Shared) -> ChainFactory {
         vec![Box::new(AgentStep {
             agent: Agent::new(shared.agent.clone(), scrub),
             concentrator: Arc::clone(&shared.concentrator),
+            routed: Arc::clone(&shared.routed),
+            router: shared.router.clone(),
             samplers: shared.samplers.clone(),
             feedback: Arc::clone(&shared.feedback),
             install: shared.install.clone(),
@@ -118,6 +126,9 @@ pub fn factory(shared: Shared) -> ChainFactory {
     })
 }
 
+/// Event of the ledger: spans that a policy selects and that are not sent.
+const UNSENT: &str = "spans_not_sent_by_policy";
+
 type Scrub = Box<dyn FnMut(&mut Batch, usize) + Send>;
 
 /// What the Agent does to spans. Those of other protocols are stored as they
@@ -125,6 +136,8 @@ type Scrub = Box<dyn FnMut(&mut Batch, usize) + Send>;
 struct AgentStep {
     agent: Agent<Scrub>,
     concentrator: Arc<Mutex<Concentrator>>,
+    routed: Arc<Mutex<Concentrator>>,
+    router: Option<Arc<Router>>,
     samplers: Option<Arc<Mutex<Samplers>>>,
     feedback: Arc<Feedback>,
     install: Option<Arc<Install>>,
@@ -133,28 +146,85 @@ struct AgentStep {
 
 impl Processor for AgentStep {
     fn process(&mut self, batch: &mut Batch, now: i64, fx: &mut Effects) {
+        // One table for the whole batch: policies may change meanwhile.
+        let table = self.router.as_ref().map(|r| r.table()).filter(|t| !t.is_empty());
         if batch.intake.protocol.is_datadog() {
-            self.steps(batch, &[], now, fx);
+            self.steps(batch, &[], Some(table.as_deref()), now, fx);
             return;
         }
-        let mut translation = self.foreign.translate(batch);
-        self.steps(&mut translation.batch, &translation.computed_stats, now, fx);
-        hand_over(translation, batch, self.samplers.is_some(), fx);
+        let Some(table) = table else { return self.foreign(batch, now, fx) };
+        for c in 0..batch.chunks.len() {
+            table.route(batch, c, |why, n| fx.note(UNSENT, why, n));
+        }
+        let unrouted = |c: &Chunk| c.route == ROUTE_DEFAULT;
+        if batch.chunks.iter().all(unrouted) {
+            return self.foreign(batch, now, fx);
+        }
+        // Only the others become Datadog's.
+        let mut part = batch.part(unrouted);
+        self.foreign(&mut part, now, fx);
+        let mut done = part.chunks.iter();
+        for c in 0..batch.chunks.len() {
+            if batch.chunks[c].route != ROUTE_DEFAULT {
+                continue;
+            }
+            let Some(chunk) = done.next() else { continue };
+            batch.chunks[c].sampled = chunk.sampled;
+            let range = batch.chunks[c].spans.usize();
+            let own = batch.spans.get_mut(range).unwrap_or_default();
+            own.iter_mut().zip(part.chunk_spans(chunk)).for_each(|(own, made)| own.flags = made.flags);
+        }
+        batch.for_datadog = part.for_datadog;
+        let mut elsewhere = self.foreign.translate(&batch.part(|c| !unrouted(c)));
+        self.steps(&mut elsewhere.batch, &elsewhere.computed_stats, None, now, fx);
     }
 }
 
 impl AgentStep {
+    /// Spans of other protocols: counted, sampled and sent as translated.
+    fn foreign(&mut self, batch: &mut Batch, now: i64, fx: &mut Effects) {
+        let mut translation = self.foreign.translate(batch);
+        self.steps(&mut translation.batch, &translation.computed_stats, Some(None), now, fx);
+        hand_over(translation, batch, self.samplers.is_some(), fx);
+    }
+
     /// `computed_stats`: for each resource, whether its client computed
-    /// statistics itself; empty where the request says it for all.
-    fn steps(&mut self, batch: &mut Batch, computed_stats: &[bool], now: i64, fx: &mut Effects) {
+    /// statistics itself; empty where the request says it for all. `table`:
+    /// what routes the spans, if anything does; none if all of them go
+    /// elsewhere and are counted for local answers only.
+    fn steps(
+        &mut self,
+        batch: &mut Batch,
+        computed_stats: &[bool],
+        table: Option<Option<&RoutingTable>>,
+        now: i64,
+        fx: &mut Effects,
+    ) {
         let mut counts = Counts::default();
         let resent = batch.intake.resent;
         let counted = batch.intake.client.computed_stats || resent;
         let (concentrator, samplers) = (&self.concentrator, &self.samplers);
         let install = self.install.as_deref();
+        let routed = &self.routed;
         self.agent.process(batch, now, &mut counts, |batch, c| {
             let resource = batch.chunks[c].resource as usize;
-            if !counted && !computed_stats.get(resource).copied().unwrap_or_default() {
+            let counted = counted || computed_stats.get(resource).copied().unwrap_or_default();
+            let before = batch.chunks.len();
+            let unrouted = match table {
+                None => false,
+                Some(None) => true,
+                Some(Some(table)) => table.route(batch, c, |why, n| fx.note(UNSENT, why, n)),
+            };
+            // Spans with a route of their own have become chunks at the end.
+            for c in (before..batch.chunks.len()).chain((!unrouted).then_some(c)) {
+                if !counted {
+                    lock(routed).add_chunk(batch, &batch.chunks[c], now);
+                }
+            }
+            if !unrouted {
+                return true;
+            }
+            if !counted {
                 lock(concentrator).add_chunk(batch, &batch.chunks[c], now);
             }
             match samplers {

@@ -148,6 +148,8 @@ mod tests {
             obfuscator: Arc::new(Obfuscator::new(convert::obfuscator(settings))),
             statement_tags: true,
             concentrator: Arc::clone(&concentrator),
+            routed: Arc::new(Mutex::new(Concentrator::new(convert::stats(settings, "agent-host", 7), NOW))),
+            router: None,
             samplers: sends.then_some(samplers),
             feedback: Arc::new(chain::Feedback::new(Rates::default())),
             install: None,

@@ -6,6 +6,7 @@
 //! | `convert.rs` | settings → the plain `Config` of each room |
 //! | `receive.rs` | settings → the Datadog receiver and its listeners |
 //! | `doors.rs` | settings → the receivers of Zipkin, OTLP and Jaeger |
+//! | `routes.rs` | mesh resources → policies and backends |
 //! | `chain.rs` | the rooms that decide about spans, as processors |
 //! | `containers.rs` | tags of containers from a file |
 //! | `foreign.rs` | spans of other protocols on their way to Datadog |
@@ -25,9 +26,11 @@ mod foreign;
 mod outgoing;
 mod ports;
 mod receive;
+mod routes;
 mod run;
 mod statistics;
 mod tail;
 mod why;
 
+pub use routes::read as read_resources;
 pub use run::{Mode, Surroundings, run};

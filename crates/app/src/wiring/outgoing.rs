@@ -52,6 +52,12 @@ impl Transport for ToIntake {
             }
             let body: Body = Full::new(post.body).map_err(|never| match never {}).boxed();
             let request = request.body(body).map_err(|e| NoAnswer(e.to_string()))?;
+            let is_grpc =
+                |(name, value): &(String, String)| name == "Content-Type" && value == "application/grpc";
+            if post.headers.iter().any(is_grpc) {
+                let status = self.0.call(request, SEND_TIMEOUT).await.map_err(|e| NoAnswer(e.to_string()))?;
+                return Ok(http_status(status));
+            }
             let response = self.0.send(request, SEND_TIMEOUT).await.map_err(|e| NoAnswer(e.to_string()))?;
             let status = response.status().as_u16();
             // Read to the end, so that the connection can be used again.
@@ -59,6 +65,23 @@ impl Transport for ToIntake {
             let _: Result<Result<_, _>, _> = tokio::time::timeout(SEND_TIMEOUT, rest).await;
             Ok(status)
         })
+    }
+}
+
+/// What a gRPC status means to a sender: which ones are worth another try is
+/// told by OTLP's specification (`opentelemetry-proto:docs/specification.md`).
+const fn http_status(grpc: u32) -> u16 {
+    match grpc {
+        0 => 200,
+        // CANCELLED, DEADLINE_EXCEEDED, ABORTED, OUT_OF_RANGE, UNAVAILABLE, DATA_LOSS
+        1 | 4 | 10 | 11 | 14 | 15 => 503,
+        // RESOURCE_EXHAUSTED
+        8 => 429,
+        // PERMISSION_DENIED, UNAUTHENTICATED
+        7 | 16 => 403,
+        // UNIMPLEMENTED: nobody takes traces at this address.
+        12 => 404,
+        _ => 400,
     }
 }
 

@@ -5,6 +5,7 @@ use super::admin::Admin;
 use super::chain::{Feedback, Install, Shared, factory};
 use super::doors::Doors;
 use super::foreign::{Foreign, Translated};
+use super::routes::Routes;
 use super::statistics::Statistics;
 use super::tail::{Tail, p99_of};
 use super::why::{Settling, Why};
@@ -14,7 +15,7 @@ use crate::settings::Settings;
 use serde_json::Value as Json;
 use spanloom_api::{Api, Config as ApiConfig, Door, ServeConfig};
 use spanloom_decisions::{Config as DecisionsConfig, Decisions};
-use spanloom_exporters::{DatadogConfig, DatadogExporter, Endpoint};
+use spanloom_exporters::{DatadogConfig, DatadogExporter, DestinationStats, Endpoint};
 use spanloom_journal::SyncPolicy;
 use spanloom_model::{SpanReader, SpanWriter, TraceId};
 use spanloom_obfuscator::Obfuscator;
@@ -114,6 +115,7 @@ struct Program {
     statistics: Arc<Statistics>,
     containers: Arc<dyn ContainerResolver>,
     exporter: Option<Arc<DatadogExporter>>,
+    routes: Option<(Arc<Routes>, tokio::task::JoinHandle<()>)>,
     store: Option<Arc<Store>>,
     why: Arc<Why>,
     tail: Option<Arc<Tail>>,
@@ -157,8 +159,9 @@ impl Program {
         };
         let exporter =
             if s.has_datadog() { Some(open_exporter(s, &dir, policy, &hostname, seed)?) } else { None };
-        if store.is_none() && exporter.is_none() {
-            return Err("an agent needs somewhere to send to: set DD_API_KEY, or use `spanloom run` to keep traces on this machine".into());
+        let routes = Routes::start(s, &dir, policy, seed)?;
+        if store.is_none() && exporter.is_none() && routes.is_none() {
+            return Err("an agent needs somewhere to send to: set DD_API_KEY or --resources, or use `spanloom run` to keep traces on this machine".into());
         }
 
         // What decides about spans.
@@ -167,9 +170,12 @@ impl Program {
             Arc::new(Mutex::new(Concentrator::new(convert::stats(s, &hostname, seed), clock.now())));
         let samplers =
             exporter.as_ref().map(|_| Arc::new(Mutex::new(Samplers::new(&convert::samplers(s, seed)))));
+        // Statistics of spans that go elsewhere by a policy stay here.
+        let routed = Arc::new(Mutex::new(Concentrator::new(convert::stats(s, &hostname, seed), clock.now())));
         let rates = if samplers.is_some() { Rates::default() } else { Rates::keep_everything(clock.now()) };
         let statistics = Arc::new(Statistics {
             concentrator: Arc::clone(&concentrator),
+            routed: Arc::clone(&routed),
             clients: Mutex::new(ClientAggregator::new(
                 convert::client_stats(s, &hostname, seed),
                 clock.now(),
@@ -190,11 +196,13 @@ impl Program {
             obfuscator,
             statement_tags: s.obfuscate_statement_tags,
             concentrator,
+            routed,
             samplers,
             feedback: Arc::new(Feedback::new(rates.clone())),
             install: (!s.install_id.is_empty())
                 .then(|| Arc::new(Install::new(&s.install_id, &s.install_type, &s.install_time))),
             foreign: Foreign::new(convert::otlp(s), &hostname, Arc::clone(&containers)),
+            router: routes.as_ref().map(|r| Arc::clone(&r.router)),
         });
 
         // Where spans go.
@@ -226,6 +234,9 @@ impl Program {
             }
             (None, _) => None,
         };
+        if let Some(routes) = &routes {
+            destinations.push(Destination::router("policies", Arc::clone(&routes.router) as _));
+        }
         ledger.record_to(Arc::new(Settling {
             decisions: Arc::clone(&why.decisions),
             clock: Arc::clone(&clock),
@@ -247,6 +258,7 @@ impl Program {
             statistics,
             containers,
             exporter,
+            routes: routes.map(|r| (Arc::clone(&r), tokio::spawn(r.watch()))),
             store,
             why,
             tail,
@@ -348,6 +360,9 @@ impl Program {
         if self.exporter.is_some() {
             println!("Sampled traces and statistics also go to {}", convert::intake_url(s));
         }
+        if self.routes.is_some() {
+            println!("What policies of {} select goes to their backends", s.resources);
+        }
         Ok(())
     }
 
@@ -372,6 +387,7 @@ impl Program {
         let inlet = self.pipeline.inlet();
         let pipeline = Arc::downgrade(&self.pipeline);
         let (store, exporter) = (self.store.clone(), self.exporter.clone());
+        let routes = self.routes.as_ref().map(|(r, _)| Arc::clone(r));
         let decisions = Arc::clone(&self.why.decisions);
         let tail = self.tail.clone();
         Arc::new(move || {
@@ -386,13 +402,17 @@ impl Program {
             if let Some(tail) = &tail {
                 tail.figures(&mut gauges);
             }
+            let mut deliveries = pipeline.upgrade().map(|p| p.deliveries()).unwrap_or_default();
+            if let Some(routes) = &routes {
+                routes.figures(&mut gauges, &mut deliveries, &mut notices);
+            }
             super::why::figures(&decisions, &mut gauges, &mut notices);
             let rates = inlet.rates().snapshot();
             Report {
                 version: env!("CARGO_PKG_VERSION"),
                 uptime: started.elapsed().as_secs_f64(),
                 ledger: inlet.ledger().snapshot(),
-                deliveries: pipeline.upgrade().map(|p| p.deliveries()).unwrap_or_default(),
+                deliveries,
                 memory: (inlet.budget().used(), inlet.budget().limit()),
                 queued: inlet.queued(),
                 gauges,
@@ -425,9 +445,18 @@ impl Program {
             self.flusher.abort();
             let statistics = Arc::clone(&self.statistics);
             drop(tokio::task::spawn_blocking(move || statistics.flush(true)).await);
-            if let Some(exporter) = &self.exporter {
-                exporter.stop(SEND_GRACE).await;
-            }
+            let routes = async {
+                if let Some((routes, watcher)) = &self.routes {
+                    watcher.abort();
+                    routes.router.stop(SEND_GRACE).await;
+                }
+            };
+            let intake = async {
+                if let Some(exporter) = &self.exporter {
+                    exporter.stop(SEND_GRACE).await;
+                }
+            };
+            tokio::join!(routes, intake);
             let (why, tail) = (Arc::clone(&self.why), self.tail.take());
             drop(
                 tokio::task::spawn_blocking(move || {
@@ -651,9 +680,14 @@ fn store_figures(store: &Store, gauges: &mut Vec<Gauge>, notices: &mut Vec<Strin
 }
 
 fn exporter_figures(exporter: &DatadogExporter, gauges: &mut Vec<Gauge>) {
-    for destination in exporter.stats() {
-        let url = destination.url;
-        let q = destination.queue;
+    exporter.stats().iter().for_each(|d| queue_figures(d, gauges));
+}
+
+/// Figures of one destination's queue.
+pub fn queue_figures(destination: &DestinationStats, gauges: &mut Vec<Gauge>) {
+    {
+        let url = &destination.url;
+        let q = &destination.queue;
         for (name, help, value, counter) in [
             ("queue_requests", "Requests that wait on disk.", q.requests, false),
             ("queue_bytes", "Bytes of the same.", q.bytes, false),

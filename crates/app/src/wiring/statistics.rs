@@ -16,6 +16,9 @@ use std::sync::{Arc, Mutex};
 pub struct Statistics {
     /// Statistics of spans.
     pub concentrator: Arc<Mutex<Concentrator>>,
+    /// Statistics of spans that policies send elsewhere: for local answers
+    /// only, because they say what those spans say.
+    pub routed: Arc<Mutex<Concentrator>>,
     /// Statistics that tracers computed.
     pub clients: Mutex<ClientAggregator>,
     /// Requests, errors and latencies for local answers.
@@ -75,6 +78,10 @@ impl Statistics {
             self.add_container_tags(&mut payload);
             lock(&self.red).merge(&payload, now);
             self.send(payload);
+        }
+        let routed = lock(&self.routed).flush(now, all, &mut random);
+        if !routed.stats.is_empty() {
+            lock(&self.red).merge(&routed, now);
         }
     }
 
