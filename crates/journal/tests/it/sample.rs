@@ -125,6 +125,7 @@ pub fn batch(rng: &mut Rng) -> Batch {
             sampling_mechanism: if rng.chance(80) { 0 } else { rng.below(9) as u32 },
             fate: if rng.chance(85) { Fate::Kept } else { Fate::Filtered("test") },
             sampled: Sampled::default(),
+            route: 0,
         };
         b.chunks.push(chunk);
     }
