@@ -25,7 +25,7 @@ const EDGES: &[(&str, &[&str])] = &[
     ("sampler", &["model"]),
     ("pipeline", &["model"]),
     ("receivers", &["model", "codec", "pipeline"]),
-    ("exporters", &["model", "codec", "journal", "pipeline", "stats"]),
+    ("exporters", &["model", "codec", "journal", "pipeline", "policy", "stats"]),
     ("query", &["model"]),
     ("api", &["model", "codec", "query"]),
     ("xtask", &[]),
