@@ -72,8 +72,15 @@ class Spanloom:
         return env
 
     def start(self):
-        self.process = subprocess.Popen([BINARY, self.command], env=self.env(), stdout=self.log, stderr=subprocess.STDOUT)
-        until("readyz", self.ready)
+        for attempt in range(4):
+            self.process = subprocess.Popen([BINARY, self.command], env=self.env(), stdout=self.log, stderr=subprocess.STDOUT)
+            until("readyz or its end", lambda: self.process.poll() is not None or self.ready())
+            if self.process.poll() is None or "is in use by" not in (self.directory / "log").read_text():
+                break
+            # Somebody took a port between the look and the start: others.
+            self.port = {name: free_port() for name in PORTS}
+            self.agent_port = free_port()
+        assert self.ready()
         return self
 
     def ready(self):
