@@ -393,11 +393,11 @@ settings! {
     jaeger_sampling_address: Address = local(5778), "jaeger_sampling.address", ["SPANLOOM_JAEGER_SAMPLING_ADDRESS"];
     /// Web UI, Jaeger query API, our own API.
     query_address: Address = local(16686), "query.address", ["SPANLOOM_QUERY_ADDRESS"];
-    /// Tempo query API.
+    /// Tempo query API. Not served in this version.
     tempo_address: Address = local(3200), "tempo.address", ["SPANLOOM_TEMPO_ADDRESS"];
-    /// Mesh resources over HTTP.
+    /// Mesh resources over HTTP. Not served in this version.
     mesh_address: Address = local(5681), "mesh.address", ["SPANLOOM_MESH_ADDRESS"];
-    /// xDS over gRPC.
+    /// xDS over gRPC. Not served in this version.
     xds_address: Address = local(5678), "xds.address", ["SPANLOOM_XDS_ADDRESS"];
     /// Health, readiness, metrics and status.
     admin_address: Address = local(5012), "admin.address", ["SPANLOOM_ADMIN_ADDRESS"];
