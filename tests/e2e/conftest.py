@@ -5,6 +5,7 @@ of `clients/`. Every listener gets a free port, so that runs do not disturb
 each other or a Spanloom that is already there.
 """
 
+import contextlib
 import json
 import os
 import pathlib
@@ -29,6 +30,11 @@ PORTS = [
     "zipkin", "otlp_grpc", "otlp_http", "jaeger_http", "jaeger_grpc", "jaeger_compact", "jaeger_binary",
     "jaeger_sampling", "query", "tempo", "mesh", "xds", "admin",
 ]
+
+
+def without_settings():
+    """The environment without what would configure a client or a server."""
+    return {k: v for k, v in os.environ.items() if not k.startswith(("DD_", "SPANLOOM_", "OTEL_"))}
 
 
 def free_port():
@@ -61,7 +67,7 @@ class Spanloom:
         self.log = open(self.directory / "log", "ab")
 
     def env(self):
-        env = {k: v for k, v in os.environ.items() if not k.startswith(("DD_", "SPANLOOM_", "OTEL_"))}
+        env = without_settings()
         for name, port in self.port.items():
             env[f"SPANLOOM_{name.upper()}_ADDRESS"] = f"127.0.0.1:{port}"
         env["DD_APM_RECEIVER_PORT"] = str(self.agent_port)
@@ -137,21 +143,39 @@ class Spanloom:
         return spans
 
 
+@contextlib.contextmanager
+def scratch():
+    """A directory that is removed at the end."""
+    path = tempfile.mkdtemp(prefix="spl")
+    try:
+        yield path
+    finally:
+        shutil.rmtree(path, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def running(directory, **settings):
+    """A Spanloom that must end well."""
+    server = Spanloom(directory, **settings)
+    try:
+        yield server.start()
+    finally:
+        code = server.stop()
+    log = (pathlib.Path(directory) / "log").read_text()
+    assert code == 0, f"exit code {code}: {log[-2000:]}"
+    assert "panicked" not in log, log[-4000:]
+
+
 @pytest.fixture
 def directory():
-    path = tempfile.mkdtemp(prefix="spl")
-    yield path
-    shutil.rmtree(path, ignore_errors=True)
+    with scratch() as path:
+        yield path
 
 
 @pytest.fixture
 def spanloom(directory):
-    server = Spanloom(directory).start()
-    yield server
-    code = server.stop()
-    log = (pathlib.Path(directory) / "log").read_text()
-    assert code == 0, f"exit code {code}: {log[-2000:]}"
-    assert "panicked" not in log, log[-4000:]
+    with running(directory) as server:
+        yield server
 
 
 def client(program, **env):
@@ -159,9 +183,8 @@ def client(program, **env):
     folder = ROOT / "clients" / program
     python = folder / "client.py"
     command = [sys.executable, str(python)] if python.exists() else ["node", "client.js"]
-    base = {k: v for k, v in os.environ.items() if not k.startswith(("DD_", "SPANLOOM_", "OTEL_"))}
     done = subprocess.run(
-        command, cwd=folder, env={**base, **{k: str(v) for k, v in env.items()}}, capture_output=True, text=True, timeout=180
+        command, cwd=folder, env={**without_settings(), **{k: str(v) for k, v in env.items()}}, capture_output=True, text=True, timeout=180
     )
     assert done.returncode == 0, done.stderr[-3000:]
     return json.loads(done.stdout.strip().splitlines()[-1])
