@@ -209,3 +209,15 @@ def compare(server, sent):
             by_service[span["service"]] = by_service.get(span["service"], 0) + 1
     if "by_service" in sent:
         assert by_service == sent["by_service"]
+
+
+def compare_with_zipkin(server, sent):
+    """What a client says it sent against what Zipkin's API returns."""
+    for trace_id, expected in sent["by_trace"].items():
+        # Zipkin shows a 64-bit id as 16 digits, and takes both.
+        spans = server.get("zipkin", f"/api/v2/trace/{trace_id}")
+        assert len(spans) == expected["spans"], trace_id
+        assert {s["traceId"].rjust(32, "0") for s in spans} == {trace_id}
+        assert sum("error" in s.get("tags", {}) for s in spans) == expected["errors"], trace_id
+    services = server.get("zipkin", "/api/v2/services")
+    assert set(s.lower() for s in sent["by_service"]) <= set(services)

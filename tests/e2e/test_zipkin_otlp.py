@@ -2,19 +2,7 @@
 
 import pytest
 
-from conftest import client, compare, until
-
-
-def compare_with_zipkin(server, sent):
-    """What a client says it sent against what Zipkin's API returns."""
-    for trace_id, expected in sent["by_trace"].items():
-        # Zipkin shows a 64-bit id as 16 digits, and takes both.
-        spans = server.get("zipkin", f"/api/v2/trace/{trace_id}")
-        assert len(spans) == expected["spans"], trace_id
-        assert {s["traceId"].rjust(32, "0") for s in spans} == {trace_id}
-        assert sum("error" in s.get("tags", {}) for s in spans) == expected["errors"], trace_id
-    services = server.get("zipkin", "/api/v2/services")
-    assert set(s.lower() for s in sent["by_service"]) <= set(services)
+from conftest import client, compare, compare_with_zipkin, until
 
 
 @pytest.mark.parametrize("program,env", [
@@ -29,6 +17,8 @@ def compare_with_zipkin(server, sent):
     ("python-zipkin", {"ENCODING": "v2json"}),
     ("python-zipkin", {"ENCODING": "v2proto"}),
     ("python-zipkin", {"ENCODING": "v1json"}),
+    ("node-zipkin", {"ENCODING": "v2json"}),
+    ("node-zipkin", {"ENCODING": "v1json"}),
 ])
 def test_what_a_library_sends_comes_back_whole_from_both_apis(spanloom, program, env):
     sent = client(
@@ -61,8 +51,3 @@ def test_one_trace_of_two_worlds_is_one_trace(spanloom):
     assert by_id[child]["references"][0]["spanID"] == parent
     assert {s["service"] for s in spans} == {"front", "back"}
     assert len(spanloom.get("zipkin", f"/api/v2/trace/{trace_id}")) == 2
-
-
-def test_remote_sampling_tells_clients_to_send_everything(spanloom):
-    answer = spanloom.get("jaeger_sampling", "/sampling?service=web")
-    assert answer == {"strategyType": "PROBABILISTIC", "probabilisticSampling": {"samplingRate": 1}}
