@@ -28,7 +28,7 @@ BINARY = pathlib.Path(
 )
 PORTS = [
     "zipkin", "otlp_grpc", "otlp_http", "jaeger_http", "jaeger_grpc", "jaeger_compact", "jaeger_binary",
-    "jaeger_sampling", "query", "tempo", "mesh", "xds", "admin",
+    "jaeger_sampling", "jaeger_sampling_grpc", "query", "tempo", "mesh", "xds", "admin",
 ]
 
 

@@ -164,6 +164,7 @@ impl Program {
             "JAEGER_COMPACT",
             "JAEGER_BINARY",
             "JAEGER_SAMPLING",
+            "JAEGER_SAMPLING_GRPC",
             "TEMPO",
             "MESH",
             "XDS",

@@ -2,7 +2,7 @@
 //! message or one status out (grpc:doc/PROTOCOL-HTTP2.md).
 
 use crate::answer::{self, Answer, AnswerBody};
-use crate::body::Compression;
+use crate::body::{self, BodyLimits, Compression, Received};
 use crate::intake::{Failure, Gate, Taken};
 use crate::server::Request;
 use base64::Engine;
@@ -14,6 +14,7 @@ use spanloom_codec::DecodeError;
 use spanloom_codec::otlp::Decoded;
 use spanloom_codec::protobuf::Writer;
 use spanloom_model::{Intake, Protocol};
+use spanloom_pipeline::{Inlet, PayloadOutcome};
 use std::time::Duration;
 
 const GRPC: HeaderValue = HeaderValue::from_static("application/grpc");
@@ -23,6 +24,10 @@ const DETAILS: HeaderName = HeaderName::from_static("grpc-status-details-bin");
 const ACCEPT: HeaderName = HeaderName::from_static("grpc-accept-encoding");
 /// A message is preceded by a flag and its length.
 const FRAME: u64 = 5;
+/// Codings of messages that we take.
+const CODINGS: HeaderValue = HeaderValue::from_static("identity,gzip,deflate,zstd");
+/// Largest message that only asks something, in bytes.
+const QUESTION: u64 = 64 << 10;
 
 /// Status of a call (grpc:doc/statuscodes.md).
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -122,8 +127,20 @@ pub(crate) fn reply(message: &[u8]) -> Answer {
     trailers.insert(STATUS, HeaderValue::from_static("0"));
     let mut answer = Response::new(AnswerBody::Trailed(Some(frame.freeze()), Some(trailers)));
     answer.headers_mut().insert(CONTENT_TYPE, GRPC);
-    answer.headers_mut().insert(ACCEPT, HeaderValue::from_static("identity,gzip,deflate,zstd"));
+    answer.headers_mut().insert(ACCEPT, CODINGS);
     answer
+}
+
+/// How the messages of a call are compressed, or the answer to a coding that
+/// we do not know.
+fn coding(request: &Request) -> Result<Compression, Answer> {
+    let coding = request.header("grpc-encoding");
+    Compression::parse(coding).ok_or_else(|| {
+        let text = format!("grpc-encoding {coding} is not supported");
+        let mut answer = Status::new(Code::Unimplemented, text).answer();
+        answer.headers_mut().insert(ACCEPT, CODINGS);
+        answer
+    })
 }
 
 /// What every gRPC listener answers before it looks at its own methods: what
@@ -158,14 +175,8 @@ pub(crate) async fn take(
 ) -> Result<Taken, Answer> {
     let mut counted = gate.count(protocol);
     let intake = gate.intake(request, protocol);
-    let coding = request.header("grpc-encoding").to_owned();
-    let Some(coding) = Compression::parse(&coding) else {
-        counted.end(spanloom_pipeline::PayloadOutcome::Rejected, "unsupported_encoding");
-        let mut answer =
-            Status::new(Code::Unimplemented, format!("grpc-encoding {coding} is not supported")).answer();
-        answer.headers_mut().insert(ACCEPT, HeaderValue::from_static("identity,gzip,deflate,zstd"));
-        return Err(answer);
-    };
+    let coding =
+        coding(request).inspect_err(|_| counted.end(PayloadOutcome::Rejected, "unsupported_encoding"))?;
     let result = async {
         let mut received = gate.receive(request, FRAME, &mut counted).await?;
         let compression = unframe(&mut received.bytes, coding)?;
@@ -173,6 +184,28 @@ pub(crate) async fn take(
     }
     .await;
     gate.settle(&mut counted, &result);
+    result.map_err(|failure| Status::of(&failure, retry).answer())
+}
+
+/// A call that only asks something: its message, at most 64 KiB of it, paid
+/// for. Such calls bring no spans, so they are not in the ledger.
+pub(crate) async fn question(
+    inlet: &Inlet,
+    request: &mut Request,
+    wait: Duration,
+    retry: Duration,
+) -> Result<Received, Answer> {
+    let coding = coding(request)?;
+    let result = async {
+        let limits = BodyLimits { max: QUESTION + FRAME, wait };
+        let mut received = body::receive(request, inlet, limits).await?;
+        if received.more {
+            return Err(Failure::TooLarge(QUESTION));
+        }
+        let compression = unframe(&mut received.bytes, coding)?;
+        Ok(body::expand(received, compression, QUESTION)?)
+    }
+    .await;
     result.map_err(|failure| Status::of(&failure, retry).answer())
 }
 

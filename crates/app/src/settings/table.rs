@@ -389,8 +389,10 @@ settings! {
     jaeger_compact_address: Address = local(6831), "jaeger_compact.address", ["SPANLOOM_JAEGER_COMPACT_ADDRESS"];
     /// Jaeger binary Thrift over UDP.
     jaeger_binary_address: Address = local(6832), "jaeger_binary.address", ["SPANLOOM_JAEGER_BINARY_ADDRESS"];
-    /// Jaeger remote sampling.
+    /// Jaeger remote sampling over HTTP.
     jaeger_sampling_address: Address = local(5778), "jaeger_sampling.address", ["SPANLOOM_JAEGER_SAMPLING_ADDRESS"];
+    /// Jaeger remote sampling over gRPC (also on `jaeger_grpc.address`).
+    jaeger_sampling_grpc_address: Address = local(5779), "jaeger_sampling_grpc.address", ["SPANLOOM_JAEGER_SAMPLING_GRPC_ADDRESS"];
     /// Web UI, Jaeger query API, our own API.
     query_address: Address = local(16686), "query.address", ["SPANLOOM_QUERY_ADDRESS"];
     /// Tempo query API. Not served in this version.

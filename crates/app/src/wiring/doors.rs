@@ -23,6 +23,7 @@ pub struct Doors {
     jaeger_http: Option<Listener>,
     jaeger_grpc: Option<Listener>,
     sampling: Option<Listener>,
+    sampling_grpc: Option<Listener>,
     udp: Vec<(&'static str, UdpReceiver)>,
 }
 
@@ -53,6 +54,12 @@ impl Doors {
             jaeger_http: tcp("Jaeger HTTP", "jaeger_http.address", s.jaeger_http_address.0).await?,
             jaeger_grpc: tcp("Jaeger gRPC", "jaeger_grpc.address", s.jaeger_grpc_address.0).await?,
             sampling: tcp("Jaeger sampling", "jaeger_sampling.address", s.jaeger_sampling_address.0).await?,
+            sampling_grpc: tcp(
+                "Jaeger sampling gRPC",
+                "jaeger_sampling_grpc.address",
+                s.jaeger_sampling_grpc_address.0,
+            )
+            .await?,
             udp: Vec::new(),
         };
         for (name, key, address, binary) in [
@@ -105,13 +112,14 @@ impl Doors {
             served.push((listener, handler.server_config(), Arc::new(handler)));
         }
         let config = jaeger::Config { wait, ..jaeger::Config::default() };
+        let sampling = jaeger::Sampling::new(inlet.rates().clone(), &convert::env(s));
         if let Some(listener) = self.jaeger_http {
             let handler = jaeger::HttpReceiver::new(config.clone(), inlet.clone());
             send.push(format!("Jaeger    http://{}/api/traces", listener.address()));
             served.push((listener, handler.server_config(), Arc::new(handler)));
         }
         if let Some(listener) = self.jaeger_grpc {
-            let handler = jaeger::GrpcReceiver::new(config, inlet.clone());
+            let handler = jaeger::GrpcReceiver::new(config.clone(), inlet.clone(), sampling.clone());
             send.push(format!("Jaeger    grpc {}", listener.address()));
             served.push((listener, handler.server_config(), Arc::new(handler)));
         }
@@ -120,7 +128,11 @@ impl Doors {
             send.push(format!("Jaeger    udp {address} ({name})"));
         }
         if let Some(listener) = self.sampling {
-            let handler = jaeger::SamplingHandler::new(inlet.rates().clone(), &convert::env(s));
+            let handler = jaeger::SamplingHandler::new(sampling.clone());
+            served.push((listener, handler.server_config(), Arc::new(handler)));
+        }
+        if let Some(listener) = self.sampling_grpc {
+            let handler = jaeger::SamplingGrpcHandler::new(config, inlet.clone(), sampling);
             served.push((listener, handler.server_config(), Arc::new(handler)));
         }
         (served, self.udp.into_iter().map(|(_, receiver)| receiver).collect())

@@ -113,7 +113,15 @@ impl Process {
             command.stdout(log.try_clone().unwrap()).stderr(log);
             for name in ["ZIPKIN", "OTLP_GRPC", "OTLP_HTTP", "JAEGER_HTTP", "JAEGER_GRPC", "JAEGER_COMPACT"]
                 .iter()
-                .chain(&["JAEGER_BINARY", "JAEGER_SAMPLING", "QUERY", "TEMPO", "MESH", "XDS"])
+                .chain(&[
+                    "JAEGER_BINARY",
+                    "JAEGER_SAMPLING",
+                    "JAEGER_SAMPLING_GRPC",
+                    "QUERY",
+                    "TEMPO",
+                    "MESH",
+                    "XDS",
+                ])
             {
                 command.env(format!("SPANLOOM_{name}_ADDRESS"), "127.0.0.1:0");
             }

@@ -1,19 +1,20 @@
 //! Jaeger's collectors (contrib:receiver/jaegerreceiver/trace_receiver.go) and
-//! its remote sampling (jaeger:internal/sampling/http/handler.go).
+//! its remote sampling (jaeger:internal/sampling/http/handler.go,
+//! jaeger:cmd/jaeger/internal/extension/remotesampling/extension.go).
 //!
 //! | file | holds |
 //! |---|---|
 //! | `mod.rs` | [`Config`], [`GrpcReceiver`] |
 //! | `http.rs` | [`HttpReceiver`]: Thrift over HTTP |
 //! | `udp.rs` | [`UdpReceiver`]: Thrift in datagrams |
-//! | `sampling.rs` | [`SamplingHandler`]: rates for clients that ask |
+//! | `sampling.rs` | [`SamplingHandler`], [`SamplingGrpcHandler`]: rates for clients that ask |
 
 mod http;
 mod sampling;
 mod udp;
 
 pub use http::HttpReceiver;
-pub use sampling::SamplingHandler;
+pub use sampling::{Sampling, SamplingGrpcHandler, SamplingHandler};
 pub use udp::{UdpConfig, UdpReceiver};
 
 use crate::answer::Answer;
@@ -69,17 +70,20 @@ impl Config {
     }
 }
 
-/// Answers `jaeger.api_v2.CollectorService/PostSpans`.
+/// Answers `jaeger.api_v2.CollectorService/PostSpans`, and what to sample:
+/// collectors up to Jaeger 1 had both on one port.
 pub struct GrpcReceiver {
     config: Config,
     gate: Gate,
+    sampling: Sampling,
 }
 
 impl GrpcReceiver {
-    /// A receiver that hands spans to `inlet`.
-    pub fn new(config: Config, inlet: Inlet) -> Self {
+    /// A receiver that hands spans to `inlet`, and tells the rates of
+    /// `sampling`.
+    pub fn new(config: Config, inlet: Inlet, sampling: Sampling) -> Self {
         let gate = Gate::new(inlet, config.max_body, config.wait);
-        Self { config, gate }
+        Self { config, gate, sampling }
     }
 
     /// Bounds for its listeners.
@@ -91,8 +95,10 @@ impl GrpcReceiver {
         if let Some(answer) = grpc::aside(request) {
             return answer;
         }
-        if request.head.uri.path() != "/jaeger.api_v2.CollectorService/PostSpans" {
-            return grpc::unknown(request);
+        match request.head.uri.path() {
+            "/jaeger.api_v2.CollectorService/PostSpans" => {}
+            sampling::METHOD => return self.sampling.call(&self.config, &self.gate.inlet, request).await,
+            _ => return grpc::unknown(request),
         }
         let (protocol, retry) = (Protocol::JaegerGrpc, self.config.retry_after);
         // The reply has no place for spans that were left out.

@@ -1,23 +1,91 @@
 //! Remote sampling: at what rate a service should sample, for Jaeger's clients
 //! and the `jaegerremote` samplers of OpenTelemetry.
 
+use super::Config;
 use crate::answer::{self, Answer};
+use crate::grpc::{self, Code, Status};
 use crate::server::{Handler, HandlerFuture, Request, ServerConfig};
 use http::header::{ALLOW, HeaderValue};
 use http::{Method, StatusCode};
-use spanloom_pipeline::Rates;
+use spanloom_codec::jaeger::{decode_sampling_question, encode_sampling_json, encode_sampling_proto};
+use spanloom_pipeline::{Inlet, Rates};
 
-/// Answers every path of port 5778, from our own rates.
-pub struct SamplingHandler {
+/// The one method.
+pub(super) const METHOD: &str = "/jaeger.api_v2.SamplingManager/GetSamplingStrategy";
+
+/// What services are told: our own rates, for one environment.
+#[derive(Clone)]
+pub struct Sampling {
     rates: Rates,
     env: String,
 }
 
-impl SamplingHandler {
+impl Sampling {
     /// Clients do not say their environment: `env` is the one they are taken
     /// to be in.
     pub fn new(rates: Rates, env: &str) -> Self {
         Self { rates, env: env.to_owned() }
+    }
+
+    fn of(&self, service: &str) -> f64 {
+        self.rates.of(service, &self.env)
+    }
+
+    /// The answer to a call of [`METHOD`].
+    pub(super) async fn call(&self, config: &Config, inlet: &Inlet, request: &mut Request) -> Answer {
+        match grpc::question(inlet, request, config.wait, config.retry_after).await {
+            Ok(received) => match decode_sampling_question(&received.bytes) {
+                Ok(service) => grpc::reply(&encode_sampling_proto(self.of(&service))),
+                Err(error) => Status::new(Code::InvalidArgument, error.to_string()).answer(),
+            },
+            Err(answer) => answer,
+        }
+    }
+}
+
+/// Answers `jaeger.api_v2.SamplingManager/GetSamplingStrategy` (port 5779).
+pub struct SamplingGrpcHandler {
+    config: Config,
+    inlet: Inlet,
+    sampling: Sampling,
+}
+
+impl SamplingGrpcHandler {
+    /// `inlet` pays for the questions while they are read.
+    pub fn new(config: Config, inlet: Inlet, sampling: Sampling) -> Self {
+        Self { config, inlet, sampling }
+    }
+
+    /// Bounds for its listeners.
+    pub fn server_config(&self) -> ServerConfig {
+        self.config.server()
+    }
+
+    async fn answer(&self, request: &mut Request) -> Answer {
+        if let Some(answer) = grpc::aside(request) {
+            return answer;
+        }
+        if request.head.uri.path() != METHOD {
+            return grpc::unknown(request);
+        }
+        self.sampling.call(&self.config, &self.inlet, request).await
+    }
+}
+
+impl Handler for SamplingGrpcHandler {
+    fn handle<'a>(&'a self, request: &'a mut Request) -> HandlerFuture<'a> {
+        Box::pin(self.answer(request))
+    }
+}
+
+/// Answers every path of port 5778, as Jaeger does since version 2; before, `/`
+/// had numbers in place of the enum's names.
+pub struct SamplingHandler(Sampling);
+
+impl SamplingHandler {
+    /// Tells these rates.
+    pub fn new(sampling: Sampling) -> Self {
+        Self(sampling)
     }
 
     /// Bounds for its listeners.
@@ -40,18 +108,8 @@ impl SamplingHandler {
         let (Some(service), None) = (services.next(), services.next()) else {
             return answer::error(StatusCode::BAD_REQUEST, "'service' parameter must be provided once");
         };
-        let rate = self.rates.of(&service, &self.env);
-        let body = format!(
-            "{{\"strategyType\":\"PROBABILISTIC\",\"probabilisticSampling\":{{\"samplingRate\":{}}}}}",
-            number(rate)
-        );
-        answer::typed(StatusCode::OK, answer::JSON, body)
+        answer::typed(StatusCode::OK, answer::JSON, encode_sampling_json(self.0.of(&service)))
     }
-}
-
-/// Shortest notation; exponents below 1e-6, as Go writes them.
-fn number(rate: f64) -> String {
-    if rate != 0.0 && rate < 1e-6 { format!("{rate:e}") } else { rate.to_string() }
 }
 
 /// A part of a query: `+` and `%xx` undone.
@@ -87,7 +145,5 @@ mod tests {
     #[test]
     fn escapes_in_queries_are_undone() {
         assert_eq!(unescape("a+b%2Fc%zz%"), "a b/c%zz%");
-        assert_eq!(number(1.0), "1");
-        assert_eq!(number(1.2e-7), "1.2e-7");
     }
 }

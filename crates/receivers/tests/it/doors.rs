@@ -19,6 +19,7 @@ pub struct Doors {
     pub jaeger_http: u16,
     pub jaeger_grpc: u16,
     pub sampling: u16,
+    pub sampling_grpc: u16,
     pub compact: std::net::SocketAddr,
     pub binary: std::net::SocketAddr,
     servers: Vec<tokio::task::JoinHandle<()>>,
@@ -67,17 +68,22 @@ pub async fn open_with(plan: Plan) -> Doors {
     let otlp_http = Arc::new(otlp::HttpReceiver::new(plan.otlp.clone(), pipeline.inlet()));
     let otlp_grpc = Arc::new(otlp::GrpcReceiver::new(plan.otlp, pipeline.inlet()));
     let jaeger_http = Arc::new(jaeger::HttpReceiver::new(plan.jaeger.clone(), pipeline.inlet()));
-    let jaeger_grpc = Arc::new(jaeger::GrpcReceiver::new(plan.jaeger, pipeline.inlet()));
-    let sampling = Arc::new(jaeger::SamplingHandler::new(rates.clone(), "none"));
-    let all: [(ServerConfig, Arc<dyn Handler>); 6] = [
+    let told = jaeger::Sampling::new(rates.clone(), "none");
+    let jaeger_grpc =
+        Arc::new(jaeger::GrpcReceiver::new(plan.jaeger.clone(), pipeline.inlet(), told.clone()));
+    let sampling_grpc =
+        Arc::new(jaeger::SamplingGrpcHandler::new(plan.jaeger, pipeline.inlet(), told.clone()));
+    let sampling = Arc::new(jaeger::SamplingHandler::new(told));
+    let all: [(ServerConfig, Arc<dyn Handler>); 7] = [
         (zipkin.server_config(), zipkin),
         (otlp_http.server_config(), otlp_http),
         (otlp_grpc.server_config(), otlp_grpc),
         (jaeger_http.server_config(), jaeger_http),
         (jaeger_grpc.server_config(), jaeger_grpc),
         (sampling.server_config(), sampling),
+        (sampling_grpc.server_config(), sampling_grpc),
     ];
-    let mut ports = [0; 6];
+    let mut ports = [0; 7];
     for (port, (config, handler)) in ports.iter_mut().zip(all) {
         let listener = Listener::tcp("127.0.0.1", 0).await.unwrap();
         *port = listener.port().unwrap();
@@ -89,7 +95,7 @@ pub async fn open_with(plan: Plan) -> Doors {
     let (at_compact, at_binary) = (compact.address().unwrap(), binary.address().unwrap());
     servers.push(tokio::spawn(compact.run(stop.watch())));
     servers.push(tokio::spawn(binary.run(stop.watch())));
-    let [zipkin, otlp_http, otlp_grpc, jaeger_http, jaeger_grpc, sampling] = ports;
+    let [zipkin, otlp_http, otlp_grpc, jaeger_http, jaeger_grpc, sampling, sampling_grpc] = ports;
     Doors {
         pipeline,
         store,
@@ -101,6 +107,7 @@ pub async fn open_with(plan: Plan) -> Doors {
         jaeger_http,
         jaeger_grpc,
         sampling,
+        sampling_grpc,
         compact: at_compact,
         binary: at_binary,
         servers,

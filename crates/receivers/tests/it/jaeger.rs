@@ -181,3 +181,46 @@ async fn clients_are_told_our_rates() {
     }
     doors.finish().await;
 }
+
+#[tokio::test]
+async fn clients_are_told_our_rates_over_grpc_on_both_ports() {
+    const METHOD: &str = "/jaeger.api_v2.SamplingManager/GetSamplingStrategy";
+    const GRPC: (&str, &str) = ("content-type", "application/grpc");
+    let frame =
+        |flag: u8, message: &[u8]| [&[flag][..], &(message.len() as u32).to_be_bytes(), message].concat();
+    let doors = open().await;
+    let rates = [("service:,env:", 0.5), ("service:web shop,env:none", 0.25)];
+    doors.rates.publish(rates.map(|(k, v)| (k.to_owned(), v)).into(), 0);
+    // strategy_type is 0; probabilistic_sampling { sampling_rate }
+    let answer = |rate: f64| frame(0, &[&[18, 9, 9][..], &rate.to_le_bytes()].concat());
+    let web = b"\x0a\x08web shop";
+    for port in [doors.sampling_grpc, doors.jaeger_grpc] {
+        for (headers, body, rate) in [
+            (vec![GRPC], frame(0, web), 0.25),
+            (vec![GRPC, ("grpc-encoding", "gzip")], frame(1, &gzip(web)), 0.25),
+            (vec![GRPC], frame(0, b"\x0a\x05other"), 0.5),
+            (vec![GRPC], frame(0, b""), 0.5),
+        ] {
+            let reply = post_h2(port, METHOD, &headers, body).await;
+            assert_eq!((any(&reply, "grpc-status"), &reply.body), (Some("0"), &answer(rate)));
+        }
+        for (headers, body, status) in [
+            (vec![GRPC], frame(0, b"\x0a\x05web"), "3"),
+            (vec![GRPC], vec![], "3"),
+            (vec![GRPC], frame(0, &vec![0; 70_000]), "8"),
+            (vec![GRPC, ("grpc-encoding", "gzip")], frame(1, &bomb()), "8"),
+            (vec![GRPC, ("grpc-encoding", "snappy")], frame(1, web), "12"),
+        ] {
+            let reply = post_h2(port, METHOD, &headers, body).await;
+            assert_eq!(any(&reply, "grpc-status"), Some(status), "{headers:?}");
+            assert_eq!(any(&reply, "grpc-status-details-bin"), None, "the same question would fail again");
+        }
+        let health = post_h2(port, "/grpc.health.v1.Health/Check", &[GRPC], frame(0, b"")).await;
+        assert_eq!(any(&health, "grpc-status"), Some("0"));
+    }
+    let spans = "/jaeger.api_v2.CollectorService/PostSpans";
+    let reply = post_h2(doors.sampling_grpc, spans, &[GRPC], frame(0, b"")).await;
+    assert_eq!(any(&reply, "grpc-status"), Some("12"), "spans have their own port");
+    let counts = doors.finish().await;
+    assert!(counts.payloads.is_empty(), "questions bring no spans: {counts:?}");
+}
