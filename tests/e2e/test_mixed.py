@@ -175,3 +175,31 @@ def test_b3_alone_keeps_a_trace_together(b3_alone, style, wide):
         Hop("phone", 1, "client", "client"), Hop("gate", 2, "server", "client"), Hop("cart", 2, "server", "client"),
         Hop("out", 1, "client", "client"), Hop("in", 1, "server", "server"), Hop("shop", sent["shop"], "server", "client"),
         Hop("edge", 1, "server", "server")])
+
+
+def test_half_of_an_id_is_enough_for_datadog_but_another_trace_for_b3(spanloom):
+    """A service that hands on `x-datadog-trace-id` without `x-datadog-tags`, or the last 16 digits of B3's id."""
+    with contextlib.ExitStack() as stack:
+        backend = Backend()
+        stack.callback(backend.stop)
+        collectors = {"datadog": spanloom.agent_port, "zipkin": spanloom.port["zipkin"]}
+        listeners = [envoys.listener("datadog", envoys.datadog("envoy")), envoys.listener("b3", envoys.zipkin(shared=False))]
+        envoy = Envoy(spanloom.directory, "envoy", listeners, backend.port, collectors)
+        stack.callback(envoy.stop)
+        envoy.wait()
+
+        first = get(envoy.url("datadog"))
+        half = {name: first[name] for name in ("x-datadog-trace-id", "x-datadog-parent-id", "x-datadog-sampling-priority")}
+        second = get(envoy.url("datadog"), half)
+        assert second["traceparent"].startswith("00-" + "0" * 16), "Envoy itself knows the half only"
+        whole = first["traceparent"].split("-")[1]
+        for name, read in READERS.items():
+            spans = until(f"{name}: both", lambda: (lambda s: s if len(s) == 2 else None)(read(spanloom, whole)))
+            assert {s.path for s in spans} == {"envoy"}, name
+
+        first = get(envoy.url("b3"))
+        whole, parent = first["x-b3-traceid"], first["x-b3-spanid"]
+        second = get(envoy.url("b3"), {"x-b3-traceid": whole[16:], "x-b3-spanid": parent, "x-b3-sampled": "1"})
+        assert second["x-b3-traceid"] == whole[16:]
+        for trace_id in (whole, whole[16:]):
+            until("each alone", lambda: len(spanloom.trace(trace_id) or []) == 1)
