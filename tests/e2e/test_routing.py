@@ -5,17 +5,14 @@ Datadog Agent would. A small HTTP server stands for the Datadog intake.
 """
 
 import contextlib
-import gzip
-import http.server
 import json
 import pathlib
-import threading
 import time
 
 import pytest
-import zstandard
 
 from conftest import Spanloom, until
+from intake import Intake
 
 EU = "type: TrafficTrace\nname: eu\nmesh: default\nselectors:\n- match: {kuma.io/zone: eu}\nconf: {backend: eu}\n"
 REST = "type: TrafficTrace\nname: rest\nmesh: default\nselectors:\n- match: {kuma.io/service: '*'}\nconf: {backend: dd}\n"
@@ -145,38 +142,6 @@ def test_spans_of_the_eu_go_to_the_zipkin_in_the_eu_and_everything_else_to_datad
     sent = told["figures"]["sent_items_total"]
     assert sorted(sent.values()) == sorted([len(for_eu), len(for_dd)])
     assert told["ledger"]["adds_up"]
-
-
-class Intake:
-    """Stands for the Datadog intake: keeps every body, unpacked."""
-
-    def __init__(self):
-        self.bodies = []
-        intake = self
-
-        class Handler(http.server.BaseHTTPRequestHandler):
-            def do_POST(self):
-                body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
-                intake.bodies.append((self.path, dict(self.headers), body))
-                self.send_response(202)
-                self.end_headers()
-
-            def log_message(self, *_):
-                pass
-
-        self.server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self.url = f"http://127.0.0.1:{self.server.server_port}"
-        threading.Thread(target=self.server.serve_forever, daemon=True).start()
-
-    def texts(self):
-        out = []
-        for path, headers, body in list(self.bodies):
-            if headers.get("Content-Encoding") == "gzip":
-                body = gzip.decompress(body)
-            elif headers.get("Content-Encoding") == "zstd":
-                body = zstandard.ZstdDecompressor().decompressobj().decompress(body)
-            out.append((path, body))
-        return out
 
 
 @pytest.mark.parametrize("send", [send_zipkin, send_datadog])
