@@ -128,3 +128,23 @@ def test_every_span_of_envoy_arrives_complete(spanloom, name):
         assert not any(count for what, count in counts.items() if "dropped" in what or "failed" in what or "skipped" in what), counts
     ledger = json.loads(spanloom.cli("status", "--json")[1])["ledger"]
     assert ledger["adds_up"] and ledger["spans"]["received"] == len(spans), ledger
+
+
+def test_envoys_protobuf_has_the_bytes_of_span_ids_in_the_wrong_order(spanloom):
+    """Which is why those spans join no others (docs/mapping.md): when this fails, Envoy has mended it. Version GRPC is
+    not there at all: Envoy ends when it is asked for."""
+    trace, parent = "463ac35c9f6413ad48485a3953bb6124", "a2fb4a1d1a96d312"
+    seen = {}
+    with contextlib.ExitStack() as stack:
+        backend = Backend()
+        stack.callback(backend.stop)
+        listeners = [envoys.listener(version, envoys.zipkin(version)) for version in ("HTTP_JSON", "HTTP_PROTO")]
+        envoy = Envoy(spanloom.directory, "proxy", listeners, backend.port, {"zipkin": spanloom.port["zipkin"]})
+        stack.callback(envoy.stop)
+        envoy.wait()
+        for version in ("HTTP_JSON", "HTTP_PROTO"):
+            headers = {"x-b3-traceid": trace, "x-b3-spanid": parent, "x-b3-sampled": "1"}
+            urllib.request.urlopen(urllib.request.Request(envoy.url(version), headers=headers), timeout=20)
+            spans = until(version, lambda: (lambda s: s if len(s or []) == len(seen) + 1 else None)(spanloom.trace(trace)))
+            seen[version] = ({s["spanID"] for s in spans} - set(seen.values())).pop()
+    assert seen == {"HTTP_JSON": parent, "HTTP_PROTO": bytes.fromhex(parent)[::-1].hex()}

@@ -10,6 +10,7 @@ cannot.
 import collections
 import contextlib
 import json
+import time
 import urllib.request
 
 import pytest
@@ -203,3 +204,18 @@ def test_half_of_an_id_is_enough_for_datadog_but_another_trace_for_b3(spanloom):
         assert second["x-b3-traceid"] == whole[16:]
         for trace_id in (whole, whole[16:]):
             until("each alone", lambda: len(spanloom.trace(trace_id) or []) == 1)
+
+
+def test_the_calls_between_the_services_are_known(every_tongue):
+    fleet, answers = every_tongue
+    for app in fleet.apps:
+        app.stop()
+    calls = {("old", "edge"): 1, ("web", "edge"): 1, ("edge", "shop"): 3, ("shop", "mid"): 3, ("cart", "last"): 3,
+             # Zipkin's rule: what names a shared id and is of neither half's service was called by the client.
+             ("shop", "cart"): 3}
+    window = f"endTs={time.time_ns() // 1_000_000 + 60_000}&lookback=3600000"
+    for port, path in (("zipkin", "/api/v2/dependencies"), ("query", "/api/dependencies")):
+        def known():
+            answer = fleet.server.get(port, f"{path}?{window}")
+            return {(d["parent"], d["child"]): d["callCount"] for d in (answer["data"] if port == "query" else answer)}
+        until(f"{port}: the calls, not {known()}", lambda: known() == calls)

@@ -111,13 +111,14 @@ fn row<'a>(trace: &'a Json, span: &'a Json) -> Row<'a> {
 /// not arrive stand at depth 0; a loop cannot keep a span from being shown.
 fn tree(rows: &[Row<'_>]) -> Vec<(usize, usize)> {
     let id = |r: &Row<'_>| r.span["spanID"].as_str().unwrap_or_default().to_owned();
+    // Who only follows another span is shown below it too, as elsewhere.
     let parent = |r: &Row<'_>| {
-        r.span["references"]
-            .as_array()
-            .into_iter()
-            .flatten()
-            .find(|x| x["refType"] == "CHILD_OF" && x["traceID"] == r.span["traceID"])
-            .and_then(|x| x["spanID"].as_str().map(str::to_owned))
+        let named = |kind: &str| {
+            let references = r.span["references"].as_array().into_iter().flatten();
+            let mut here = references.filter(|x| x["traceID"] == r.span["traceID"]);
+            here.find(|x| x["refType"] == kind)?["spanID"].as_str().map(str::to_owned)
+        };
+        named("CHILD_OF").or_else(|| named("FOLLOWS_FROM"))
     };
     let known: BTreeMap<String, usize> = rows.iter().enumerate().map(|(i, r)| (id(r), i)).collect();
     let mut children: BTreeMap<usize, Vec<usize>> = BTreeMap::new();
@@ -214,6 +215,22 @@ mod tests {
         );
         let bars = |line: &str| line.matches('━').count();
         assert_eq!(bars(lines[2]), bars(lines[1]).div_ceil(2), "half as long");
+    }
+
+    #[test]
+    fn who_only_follows_a_span_stands_below_it() {
+        let mut follower = span("follower", None, 1800, 100, json!([]));
+        let reference = |kind, trace, id| json!({"refType": kind, "traceID": trace, "spanID": id});
+        follower["references"] =
+            json!([reference("CHILD_OF", "another", "x"), reference("FOLLOWS_FROM", "t", "root")]);
+        let mut child = span("child", None, 1500, 100, json!([]));
+        child["references"] =
+            json!([reference("FOLLOWS_FROM", "t", "follower"), reference("CHILD_OF", "t", "root")]);
+        let trace = json!({"traceID": "t", "processes": {"p1": {"serviceName": "shop"}},
+                           "spans": [span("root", None, 1000, 1000, json!([])), follower, child]});
+        let text = draw(&trace, Style { width: 60, color: false, verbose: false });
+        let lines: Vec<&str> = text.lines().collect();
+        assert!(lines[2].starts_with("  shop child") && lines[3].starts_with("  shop follower"), "{text}");
     }
 
     #[test]

@@ -7,8 +7,7 @@
 //! out the tags that only repeat them.
 
 use spanloom_model::{
-    Attr, Batch, Chunk, NO_SCOPE, PRIORITY_NONE, Resource, Scope, Span, SpanKind, Status, Text, Value, flags,
-    keys,
+    Attr, Batch, Chunk, NO_SCOPE, PRIORITY_NONE, Resource, Scope, Span, Status, Text, Value, flags, keys,
 };
 
 /// Tag of an instrumentation scope's name where a format has no scopes.
@@ -58,19 +57,6 @@ impl Origin {
         } else {
             Self::Datadog
         }
-    }
-}
-
-/// The role of a span. A Datadog span without `span.kind` has the role that
-/// its type implies.
-pub fn kind(batch: &Batch, span: &Span) -> SpanKind {
-    if span.kind != SpanKind::Unspecified || Origin::of(span) != Origin::Datadog {
-        return span.kind;
-    }
-    match batch.str(span.span_type) {
-        "web" => SpanKind::Server,
-        "http" => SpanKind::Client,
-        _ => SpanKind::Unspecified,
     }
 }
 

@@ -5,7 +5,7 @@
 //! the owner's range to the end of the table (the hole stays until the batch
 //! is dropped, which is soon).
 
-use crate::{Arena, Attr, Event, Intake, Link, Range32, Span, Text, TraceId, Value, keys};
+use crate::{Arena, Attr, Event, Intake, Link, Range32, Span, SpanKind, Text, TraceId, Value, flags, keys};
 use std::sync::Arc;
 
 /// [`Chunk::priority`] when the tracer said nothing (the Agent's `PriorityNone`).
@@ -284,6 +284,20 @@ impl Batch {
     /// The events of a span.
     pub fn span_events(&self, span: &Span) -> &[Event] {
         self.events.get(span.events.usize()).unwrap_or_default()
+    }
+
+    /// The role of a span. A Datadog span without `span.kind` has the role
+    /// that its type implies.
+    pub fn role(&self, span: &Span) -> SpanKind {
+        const FOREIGN: u64 = flags::FROM_ZIPKIN | flags::FROM_JAEGER | flags::FROM_OTLP;
+        if span.kind != SpanKind::Unspecified || span.flags & FOREIGN != 0 {
+            return span.kind;
+        }
+        match self.str(span.span_type) {
+            "web" => SpanKind::Server,
+            "http" => SpanKind::Client,
+            _ => SpanKind::Unspecified,
+        }
     }
 
     /// First value under a key, of any type.

@@ -30,9 +30,10 @@ impl Links {
     /// starting with its trace. The batch must hold all spans of the trace
     /// that are known, and of no other.
     pub fn add_trace(&mut self, trace: &Batch, range: TimeRange) {
-        let nodes = merged(trace);
+        let mut nodes = merged(trace);
         let Some(begin) = nodes.iter().filter_map(|n| n.start).min() else { return };
         let tree = Tree::new(&nodes);
+        tree.name_servers(&mut nodes);
         for &at in &tree.order {
             if range.contains(nodes[at].start.unwrap_or(begin)) {
                 self.link(&nodes, &tree, at);
@@ -175,6 +176,8 @@ struct Node<'a> {
     parent: SpanId,
     shared: bool,
     kind: Option<Kind>,
+    /// It does not say its kind, but is of a type that servers have.
+    may_serve: bool,
     service: Option<&'a str>,
     address: Option<&'a str>,
     remote: Option<&'a str>,
@@ -196,6 +199,7 @@ impl<'a> Node<'a> {
                 SpanKind::Consumer => Some(Kind::Consumer),
                 SpanKind::Internal | SpanKind::Unspecified => None,
             },
+            may_serve: span.kind == SpanKind::Unspecified && trace.role(span) == SpanKind::Server,
             service: text(span.service),
             address: trace.get_str(span.attrs, "net.host.ip"),
             remote: trace.get_str(span.attrs, crate::keys::PEER_SERVICE).filter(|s| !s.is_empty()),
@@ -215,6 +219,7 @@ impl<'a> Node<'a> {
 
     fn merge(&mut self, other: Self) {
         self.kind = self.kind.or(other.kind);
+        self.may_serve |= other.may_serve;
         self.service = self.service.or(other.service);
         self.address = self.address.or(other.address);
         self.remote = self.remote.or(other.remote);
@@ -308,6 +313,18 @@ impl Tree {
             queue.extend(children[at].iter().copied());
         }
         Self { root, parent, children, order }
+    }
+
+    /// Datadog's tracers (that of Envoy always) leave the kind out. Such a span
+    /// is a server's if it was called from outside; others of its type are
+    /// steps inside of a service.
+    fn name_servers(&self, nodes: &mut [Node<'_>]) {
+        for at in 0..nodes.len() {
+            let outside = self.parent[at].is_none_or(|p| nodes[p].service != nodes[at].service);
+            if nodes[at].may_serve && nodes[at].kind.is_none() && outside {
+                nodes[at].kind = Some(Kind::Server);
+            }
+        }
     }
 
     /// The nearest ancestor that takes part in calls. Only called for spans
@@ -421,6 +438,27 @@ mod tests {
         assert!(links(&[(1, 2, Server, "a", "", false), (2, 1, Server, "b", "", false)]).is_empty());
         let got = links(&[(2, 1, Client, "a", "x", false), (3, 2, Server, "b", "", false)]);
         assert_eq!(got, [plain("a", "b")]);
+    }
+
+    #[test]
+    fn proxies_that_do_not_say_their_kind_take_part() {
+        let datadog =
+            |id, parent, service| Draft::new(1, id).parent(parent).service(service).span_type("web");
+        let drafts = [
+            datadog(1, 0, "edge"),
+            datadog(2, 1, "shop").kind(Server),
+            // A step of a framework.
+            datadog(3, 2, "shop"),
+            datadog(4, 3, "shop").kind(Client),
+            datadog(5, 4, "proxy"),
+            datadog(6, 5, "bank").kind(Server),
+        ];
+        let mut sum = Links::default();
+        sum.add_trace(&batch(&drafts), TimeRange::ALL);
+        let calls: Vec<_> =
+            sum.finish().into_iter().map(|d| (d.parent, d.child, d.calls, d.implied)).collect();
+        let call = |a: &str, b: &str| (a.to_owned(), b.to_owned(), 1, 0);
+        assert_eq!(calls, [call("edge", "shop"), call("proxy", "bank"), call("shop", "proxy")]);
     }
 
     #[test]

@@ -131,16 +131,18 @@ pub(crate) fn reply(message: &[u8]) -> Answer {
     answer
 }
 
-/// How the messages of a call are compressed, or the answer to a coding that
-/// we do not know.
-fn coding(request: &Request) -> Result<Compression, Answer> {
-    let coding = request.header("grpc-encoding");
-    Compression::parse(coding).ok_or_else(|| {
-        let text = format!("grpc-encoding {coding} is not supported");
-        let mut answer = Status::new(Code::Unimplemented, text).answer();
-        answer.headers_mut().insert(ACCEPT, CODINGS);
-        answer
-    })
+/// How the messages of a call are compressed; `None`: a coding that we do not
+/// know.
+fn coding(request: &Request) -> Option<Compression> {
+    Compression::parse(request.header("grpc-encoding"))
+}
+
+/// The answer to a coding that we do not know.
+fn unsupported(request: &Request) -> Answer {
+    let text = format!("grpc-encoding {} is not supported", request.header("grpc-encoding"));
+    let mut answer = Status::new(Code::Unimplemented, text).answer();
+    answer.headers_mut().insert(ACCEPT, CODINGS);
+    answer
 }
 
 /// What every gRPC listener answers before it looks at its own methods: what
@@ -175,8 +177,10 @@ pub(crate) async fn take(
 ) -> Result<Taken, Answer> {
     let mut counted = gate.count(protocol);
     let intake = gate.intake(request, protocol);
-    let coding =
-        coding(request).inspect_err(|_| counted.end(PayloadOutcome::Rejected, "unsupported_encoding"))?;
+    let Some(coding) = coding(request) else {
+        counted.end(PayloadOutcome::Rejected, "unsupported_encoding");
+        return Err(unsupported(request));
+    };
     let result = async {
         let mut received = gate.receive(request, FRAME, &mut counted).await?;
         let compression = unframe(&mut received.bytes, coding)?;
@@ -195,7 +199,7 @@ pub(crate) async fn question(
     wait: Duration,
     retry: Duration,
 ) -> Result<Received, Answer> {
-    let coding = coding(request)?;
+    let Some(coding) = coding(request) else { return Err(unsupported(request)) };
     let result = async {
         let limits = BodyLimits { max: QUESTION + FRAME, wait };
         let mut received = body::receive(request, inlet, limits).await?;

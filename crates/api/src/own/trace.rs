@@ -74,7 +74,7 @@ fn show_span(trace: &Batch, s: &Span) -> Map<String, Json> {
     ] {
         put(key, trace.str(text).into());
     }
-    put("kind", view::kind(trace, s).name().into());
+    put("kind", trace.role(s).name().into());
     let status = match view::status(s) {
         Status::Unset => "unset",
         Status::Ok => "ok",

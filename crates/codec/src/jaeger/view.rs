@@ -57,7 +57,7 @@ pub(super) fn span_tags<'a>(batch: &'a Batch, chunk: &Chunk, span: &Span) -> Vec
         text(&mut tags, SCOPE_NAME, batch.str(scope.name));
         text(&mut tags, SCOPE_VERSION, batch.str(scope.version));
     }
-    text(&mut tail, keys::SPAN_KIND, view::kind(batch, span).name());
+    text(&mut tail, keys::SPAN_KIND, batch.role(span).name());
     match view::status(span) {
         Status::Unset => {}
         Status::Ok => text(&mut tail, keys::STATUS_CODE, "OK"),

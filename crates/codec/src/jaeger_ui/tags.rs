@@ -141,7 +141,7 @@ pub(super) fn of_span<'a>(
     moved: &mut Tags<'a>,
 ) -> Tags<'a> {
     let mut tail = Tags::default();
-    tail.text(keys::SPAN_KIND, view::kind(trace, span).name());
+    tail.text(keys::SPAN_KIND, trace.role(span).name());
     match view::status(span) {
         Status::Unset => {}
         Status::Ok => tail.text(keys::STATUS_CODE, "OK"),

@@ -131,7 +131,7 @@ impl Encoder<'_> {
         }
         self.count("flags", view::otlp_flags(span));
         self.text("name", batch.str(span.name));
-        self.enumeration("kind", view::kind(batch, span) as u8, &KINDS);
+        self.enumeration("kind", batch.role(span) as u8, &KINDS);
         let [start, end] = view::times(span);
         self.time("startTimeUnixNano", start);
         self.time("endTimeUnixNano", end);

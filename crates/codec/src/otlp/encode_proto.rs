@@ -54,7 +54,7 @@ fn write_span(batch: &Batch, chunk: &Chunk, span: &Span, w: &mut Writer<'_>) {
         w.bytes(4, &span.parent_id.0.to_be_bytes());
     }
     w.bytes(5, batch.arena.bytes(span.name));
-    w.varint(6, view::kind(batch, span) as u64);
+    w.varint(6, batch.role(span) as u64);
     let [start, end] = view::times(span);
     w.fixed64(7, start);
     w.fixed64(8, end);

@@ -3,7 +3,7 @@
 use super::view::{self, EndpointView, Tag, lower, print_event};
 use crate::json;
 use crate::protobuf;
-use crate::view::{kind, print_value};
+use crate::view::print_value;
 use spanloom_model::{Batch, Chunk, Fate, Span, SpanKind, flags};
 use std::borrow::Cow;
 use std::net::{Ipv4Addr, Ipv6Addr};
@@ -106,7 +106,7 @@ fn write_json<'a>(
     w.key("id");
     w.quoted(span.span_id);
     let names = ["", "CLIENT", "SERVER", "PRODUCER", "CONSUMER"];
-    let number = kind_number(kind(batch, span)) as usize;
+    let number = kind_number(batch.role(span)) as usize;
     if number != 0 {
         w.key("kind");
         w.quoted(names[number]);
@@ -188,7 +188,7 @@ fn write_proto<'a>(
         w.bytes(2, &span.parent_id.0.to_be_bytes());
     }
     w.bytes(3, &span.span_id.0.to_be_bytes());
-    w.varint(4, kind_number(kind(batch, span)));
+    w.varint(4, kind_number(batch.role(span)));
     w.bytes(5, lower(batch.str(span.name)).as_bytes());
     w.fixed64(6, view::timestamp(span) as u64);
     w.varint(7, view::duration(span) as u64);

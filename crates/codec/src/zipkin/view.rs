@@ -186,7 +186,7 @@ fn foreign_tags<'a>(batch: &'a Batch, chunk: &Chunk, span: &Span, out: &mut Vec<
             put(key, Tag::Value(value));
         }
     });
-    if view::kind(batch, span) == SpanKind::Internal {
+    if batch.role(span) == SpanKind::Internal {
         put(keys::SPAN_KIND, Tag::Text("internal".into()));
     }
     match view::status(span) {

@@ -95,7 +95,7 @@ impl<'a> Writer<'a> {
     pub(super) fn span(&mut self, span: &Span, trace_id: Text, resource: &Prepared, out: &mut Batch) {
         self.note_facts(span);
         let batch = self.batch;
-        let kind = view::kind(batch, span);
+        let kind = batch.role(span);
         let scope = view::scope(batch, span);
         let look = Look { batch, first: &self.facts, second: &resource.facts };
         let mut pen = Pen { arena: &mut out.arena, scratch: &mut self.scratch, options: self.options };
