@@ -14,6 +14,7 @@
 //! | `segments.rs` | segments as sources; opening them at start |
 //! | `search.rs` | newest first over all sources, cursor, window |
 //! | `assemble.rs` | one trace from its pieces; its figures |
+//! | `turned.rs` | span ids whose bytes came in the wrong order |
 //! | `manifest.rs` | which segments there are; atomic edits |
 //! | `maintenance.rs` | flush, compaction, retention, disk floor; the threads |
 //! | `tail.rs` | decisions about whole traces once they are quiet; keeping one by hand |
@@ -42,6 +43,7 @@ mod stats;
 mod store;
 mod tail;
 mod terms;
+mod turned;
 
 pub use config::{Clock, Config, SystemClock};
 pub use error::OpenError;

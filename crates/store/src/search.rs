@@ -4,6 +4,7 @@
 use crate::assemble::{assemble, figures};
 use crate::intake::Aliases;
 use crate::source::{Hit, Part, Scan, Source};
+use crate::turned;
 use spanloom_model::{Batch, Cursor, Search, StoreError, TimeRange, TraceId, TraceSummary, WindowOn};
 use std::collections::{BTreeSet, HashMap};
 
@@ -69,7 +70,12 @@ impl Sources<'_> {
             }
         }
         let full = self.aliases.full(id);
-        Ok((!pieces.is_empty()).then(|| assemble(full, &pieces)))
+        if pieces.is_empty() {
+            return Ok(None);
+        }
+        let mut trace = assemble(full, &pieces);
+        turned::join(&mut trace.spans);
+        Ok(Some(trace))
     }
 
     fn part(&self, id: TraceId) -> Result<Option<Part>, StoreError> {
