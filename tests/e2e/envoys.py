@@ -20,8 +20,10 @@ HTTP2 = {"envoy.extensions.upstreams.http.v3.HttpProtocolOptions": {
     "@type": TYPE + "extensions.upstreams.http.v3.HttpProtocolOptions", "explicit_http_config": {"http2_protocol_options": {}}}}
 
 
-def datadog(service):
-    return "datadog", {"@type": TYPE + "config.trace.v3.DatadogConfig", "collector_cluster": "datadog", "service_name": service}
+def datadog(service, polling=None):
+    """`polling`: how often remote configuration is asked for; without it never."""
+    remote = {"remote_config": {"polling_interval": polling}} if polling else {}
+    return "datadog", {"@type": TYPE + "config.trace.v3.DatadogConfig", "collector_cluster": "datadog", "service_name": service, **remote}
 
 
 def zipkin(version="HTTP_JSON", shared=True, wide=True):

@@ -28,8 +28,8 @@ KINDS = {1: "internal", 2: "server", 3: "client", 4: "producer", 5: "consumer"}
 
 
 def from_datadog(bodies):
-    for _, body in bodies:
-        for chunk in msgpack.unpackb(body):
+    for path, body in bodies:
+        for chunk in msgpack.unpackb(body) if path == "/v0.4/traces" else []:
             high = next((s["meta"]["_dd.p.tid"] for s in chunk if "_dd.p.tid" in s["meta"]), "0")
             for s in chunk:
                 yield Sent(
@@ -128,6 +128,20 @@ def test_every_span_of_envoy_arrives_complete(spanloom, name):
         assert not any(count for what, count in counts.items() if "dropped" in what or "failed" in what or "skipped" in what), counts
     ledger = json.loads(spanloom.cli("status", "--json")[1])["ledger"]
     assert ledger["adds_up"] and ledger["spans"]["received"] == len(spans), ledger
+
+
+def test_envoy_asks_for_remote_configuration_and_is_content(spanloom):
+    with contextlib.ExitStack() as stack:
+        backend = Backend()
+        stack.callback(backend.stop)
+        tee = HttpTee(spanloom.agent_port)
+        stack.callback(tee.stop)
+        listeners = [envoys.listener("proxy", envoys.datadog("proxy", polling="1s"))]
+        envoy = Envoy(spanloom.directory, "proxy", listeners, backend.port, {"datadog": tee.port})
+        stack.callback(envoy.stop)
+        envoy.wait()
+        until("two questions", lambda: [path for path, _ in tee.bodies].count("/v0.7/config") >= 2)
+        assert "Remote Configuration status" not in envoy.log.read_text()
 
 
 def test_envoys_protobuf_has_the_bytes_of_span_ids_in_the_wrong_order(spanloom):
