@@ -5,7 +5,7 @@
   SAMPLING_PORT            asks that port what to sample, and begins when it has been told; without it everything is sampled
 The counts are made where the library hands finished spans to its reporter. One JSON line at exit.
 """
-import collections, json, os, threading, time
+import collections, json, os, time
 from importlib.metadata import version
 import opentracing
 from jaeger_client import Config

@@ -110,9 +110,9 @@ def by_jaeger(server, trace_id):
 
 
 def by_zipkin(server, trace_id):
-    """Parents by Zipkin's rules: a shared span lies below the span that has its
-    id, and children of an id below the half of their own service, else below
-    the shared half."""
+    """Parents by the ids: a shared span lies below the span that has its id,
+    children of an id below the half of their own service, else below the
+    shared half. (Zipkin's own page puts the last below the client's half.)"""
     status, body = server.get("zipkin", f"/api/v2/trace/{trace_id}", raw=True)
     if status == 404:
         return []

@@ -15,7 +15,7 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTrace
 from py_zipkin.encoding.protobuf import zipkin_pb2
 
 import envoys
-from conftest import running, scratch, until
+from conftest import until
 from envoys import Envoy
 from services import Backend
 from tee import GrpcTee, HttpTee
