@@ -13,6 +13,8 @@ import json
 import time
 import urllib.request
 
+import jaeger_client
+import opentracing
 import pytest
 from py_zipkin import Encoding, Kind
 from py_zipkin.transport import SimpleHTTPTransport
@@ -177,6 +179,26 @@ def test_b3_alone_keeps_a_trace_together(b3_alone, style, wide):
         Hop("phone", 1, "client", "client"), Hop("gate", 2, "server", "client"), Hop("cart", 2, "server", "client"),
         Hop("out", 1, "client", "client"), Hop("in", 1, "server", "server"), Hop("shop", sent["shop"], "server", "client"),
         Hop("edge", 1, "server", "server")])
+
+
+@pytest.mark.parametrize("wide", [False, True], ids=["64 bits", "128 bits"])
+def test_an_old_jaeger_client_takes_part(wide):
+    """radio (jaeger-client) > cart (OpenTelemetry, reads `uber-trace-id`) > mid (Envoy, Zipkin) > backend"""
+    with contextlib.ExitStack() as stack:
+        fleet = Fleet(stack)
+        fleet.envoy("mid", envoys.zipkin()).otel("cart", "jaeger,b3multi")
+        agent = {"reporting_host": "127.0.0.1", "reporting_port": fleet.server.port["jaeger_compact"]}
+        settings = {"sampler": {"type": "const", "param": 1}, "local_agent": agent, "generate_128bit_trace_id": wide}
+        tracer = jaeger_client.Config(config=settings, service_name="radio").new_tracer()
+        with tracer.start_span("tune", tags={"span.kind": "client"}) as span:
+            headers = {}
+            tracer.inject(span.context, opentracing.Format.HTTP_HEADERS, headers)
+            get(f"http://127.0.0.1:{fleet.next}/item/1", headers)
+        until("the client's end", tracer.close().done)
+        trace_id = f"{span.context.trace_id:032x}"
+        assert (int(trace_id, 16) >> 64 != 0) == wide and fleet.sent(trace_id)["cart"] == 2
+        check(fleet.server, trace_id, [
+            Hop("radio", 1, "client", "client"), Hop("cart", 2, "server", "client"), Hop("mid", 1, "server", "server")])
 
 
 def test_half_of_an_id_is_enough_for_datadog_but_another_trace_for_b3(spanloom):

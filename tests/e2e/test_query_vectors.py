@@ -9,7 +9,7 @@ import re
 
 import pytest
 
-import thrift
+import jaeger_thrift
 from conftest import ROOT, Spanloom, until
 
 VECTORS = sorted((ROOT / "fixtures/vectors/query").glob("q*.json"))
@@ -147,7 +147,7 @@ def check(c, answer, body):
 
 def send(server, step):
     if step["protocol"] == "jaeger-json":
-        for batch in thrift.batches(step["body"]):
+        for batch in jaeger_thrift.batches(step["body"]):
             status, _, body = server.request(
                 "jaeger_http", "/api/traces", "POST", batch, {"Content-Type": "application/x-thrift"})
             assert status == 202, (status, body)
