@@ -35,16 +35,15 @@ pub fn truncate_utf8(s: &str, limit: usize) -> &str {
     &s[..end]
 }
 
-/// As [`truncate_utf8`] for bytes that may not be UTF-8: never cuts before a
-/// continuation byte.
+/// As [`truncate_utf8`] for bytes that may not be UTF-8: the cut text ends in
+/// a well-formed character, whatever stands before it.
 pub fn truncate_bytes(s: &[u8], limit: usize) -> &[u8] {
     if s.len() <= limit {
         return s;
     }
-    let mut end = limit;
-    while end > 0 && s[end] & 0xc0 == 0x80 {
-        end -= 1;
-    }
+    let ends_well =
+        |end: usize| (1..=end.min(4)).any(|width| std::str::from_utf8(&s[end - width..end]).is_ok());
+    let end = (0..=limit).rev().find(|&end| end == 0 || ends_well(end)).unwrap_or(0);
     &s[..end]
 }
 
@@ -242,7 +241,8 @@ fn lower_same_width(c: char) -> char {
 }
 
 /// Go's `unicode.IsLetter` (categories L*) and `unicode.IsDigit` (Nd), which
-/// are narrower than Rust's `is_alphabetic` and `is_numeric`.
+/// are narrower than Rust's `is_alphabetic` and `is_numeric`, and know the
+/// characters of Unicode 15 only.
 trait Categories {
     fn in_letters(self) -> bool;
     fn in_digits(self) -> bool;
@@ -265,12 +265,12 @@ impl Categories for char {
 
 fn letters() -> &'static regex::Regex {
     static SET: std::sync::OnceLock<regex::Regex> = std::sync::OnceLock::new();
-    SET.get_or_init(|| fixed(r"^\p{L}"))
+    SET.get_or_init(|| fixed(r"^[\p{L}&&\p{Age=15.0}]"))
 }
 
 fn digits() -> &'static regex::Regex {
     static SET: std::sync::OnceLock<regex::Regex> = std::sync::OnceLock::new();
-    SET.get_or_init(|| fixed(r"^\p{Nd}"))
+    SET.get_or_init(|| fixed(r"^[\p{Nd}&&\p{Age=15.0}]"))
 }
 
 #[allow(clippy::panic)] // a constant of this file; the tests run it

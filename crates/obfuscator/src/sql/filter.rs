@@ -10,7 +10,7 @@ use super::{Options, Sql, SqlError, replace_digits};
 use crate::sink::Sink;
 
 /// `$func$` bodies inside `$func$` bodies are not followed any deeper.
-const MAX_DEPTH: u32 = 2;
+pub(super) const MAX_DEPTH: u32 = 2;
 
 /// One pass over a statement with one reading of the backslash. Also tells
 /// whether a string contained one.
@@ -37,6 +37,8 @@ fn filter<'a>(
     let mut tables = Tables::new(config.table_names, config.replace_digits);
     let mut places = ValuePlaces::default();
     let mut grouping = Grouping::default();
+    // Most tokens pass as they are; nothing below has a say in them.
+    let plain = !config.table_names && !config.replace_digits;
     let mut last = Kind::Start;
     // As `last`, but blind to comments, which must not part `=` from its value.
     let mut last_seen = Kind::Start;
@@ -46,6 +48,20 @@ fn filter<'a>(
         if kind == Kind::Func {
             body = function_body(text, options, literal_escapes, depth);
             (kind, text) = body.as_deref().map_or((Kind::Literal, "?"), |body| (Kind::Other, body));
+        }
+        if plain && is_plain(kind) && grouping.is_idle() && !takes_the_next(last) {
+            if kind == Kind::Id || kind == Kind::Other {
+                places.word(text);
+            } else {
+                places.kind(kind);
+            }
+            if out.is_empty() || (kind == Kind::Equals && last == Kind::Colon) {
+                out.push(text);
+            } else {
+                out.push_spaced(text);
+            }
+            (last, last_seen) = (kind, kind);
+            continue;
         }
         let read = kind;
         let value_place = match kind {
@@ -86,13 +102,17 @@ fn filter<'a>(
         kind = grouped.kind;
         if shown && grouped.shown {
             let glued = kind == Kind::Comma || (kind == Kind::Equals && last == Kind::Colon);
-            if !out.is_empty() && !glued {
-                out.push(" ");
-            }
             if grouped.nested {
-                out.push("( ");
+                if !out.is_empty() {
+                    out.push(" ");
+                }
+                out.push("(");
             }
-            out.push(text);
+            if out.is_empty() || glued {
+                out.push(text);
+            } else {
+                out.push_spaced(text);
+            }
         }
         last = kind;
         if read != Kind::Comment {
@@ -103,6 +123,17 @@ fn filter<'a>(
         return Err(SqlError::Empty);
     }
     Ok(Sql { text: out.finish(), tables: tables.finish() })
+}
+
+/// Tokens that no filter changes, drops or counts by themselves.
+fn is_plain(kind: Kind) -> bool {
+    use Kind::{Colon, Delete, Dot, Equals, From, Id, Into, Join, Other, Select, Update};
+    matches!(kind, Id | Other | Select | Update | Delete | From | Into | Join | Equals | Colon | Dot)
+}
+
+/// Tokens that change what becomes of the one after them.
+fn takes_the_next(last: Kind) -> bool {
+    matches!(last, Kind::As | Kind::FilteredBracket | Kind::Savepoint)
 }
 
 /// A body that cannot be obfuscated is a string like any other.
@@ -155,6 +186,11 @@ struct Grouped {
 }
 
 impl Grouping {
+    /// Nothing is being merged.
+    fn is_idle(&self) -> bool {
+        !self.in_values && self.groups == 0
+    }
+
     fn see(&mut self, kind: Kind, last: Kind) -> Grouped {
         let is_groupable = matches!(kind, Kind::Groupable | Kind::GroupableOpen);
         if (last == Kind::Open && is_groupable) || (kind == Kind::Open && self.groups > 0) {

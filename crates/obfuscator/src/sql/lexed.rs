@@ -129,6 +129,8 @@ impl<'c> Replacer<'c> {
                 t if t.eq_ignore_ascii_case("delete") => self.places.kind(token::Kind::Delete),
                 t => self.places.word(t),
             },
+            Kind::Alias => self.places.kind(token::Kind::As),
+            Kind::Operator if token.text == "::" => self.places.word("::"),
             _ => self.places.kind(match token.text {
                 "(" => token::Kind::Open,
                 ")" => token::Kind::Close,
@@ -230,21 +232,36 @@ fn normalize<'a>(
         if !is_value(token.kind) {
             continue;
         }
-        in_tables = collect_table(tables, &token, normalizer.last.as_ref(), in_tables);
+        if tables.wanted() {
+            in_tables = collect_table(tables, &token, &shown, normalizer.last.as_ref(), in_tables);
+        }
         normalizer.token(&token, shown);
     }
     normalizer.finish()
 }
 
-/// Adds the token if it names a table. Returns whether a list of tables goes on.
-fn collect_table(tables: &mut Tables, token: &Token<'_>, last: Option<&Last<'_>>, in_list: bool) -> bool {
+/// Adds the token, printed as `shown`, if it names a table. Returns whether a
+/// list of tables goes on.
+fn collect_table(
+    tables: &mut Tables,
+    token: &Token<'_>,
+    shown: &str,
+    last: Option<&Last<'_>>,
+    in_list: bool,
+) -> bool {
     match token.kind {
         Kind::Command | Kind::Keyword => false,
         Kind::Punctuation if matches!(token.text, "(" | ")") => false,
         Kind::Ident | Kind::QuotedIdent | Kind::Function => {
-            let first = last.is_some_and(|last| last.before_table);
-            if first || (in_list && last.is_some_and(|last| last.is(","))) {
-                tables.add(&strip_quotes(token.text));
+            let Some(last) = last else { return in_list };
+            let name = || match token.kind {
+                Kind::QuotedIdent => strip_quotes(shown),
+                _ => Cow::Borrowed(shown),
+            };
+            if last.kind == Kind::Cte {
+                tables.define(name());
+            } else if last.before_table || (in_list && last.is(",")) {
+                tables.add(name());
                 return true;
             }
             in_list

@@ -69,6 +69,8 @@ pub(super) struct Lexer<'a> {
     open: bool,
     /// After `FROM`, `SELECT`, `AS`, a point and the like: a name follows, not a value.
     in_name_place: bool,
+    /// Since such a place nothing but names came: after a comma, another follows.
+    in_names: bool,
     stray_dollars: u32,
 }
 
@@ -101,7 +103,16 @@ impl<'a> Lexer<'a> {
     pub(super) fn new(src: &'a str, dbms: Dbms, open: bool) -> Self {
         // A NUL is the end of text to the reference; what follows is not shown.
         let src = memchr(0, src.as_bytes()).map_or(src, |end| &src[..end]);
-        Self { src, bytes: src.as_bytes(), pos: 0, dbms, open, in_name_place: false, stray_dollars: 0 }
+        Self {
+            src,
+            bytes: src.as_bytes(),
+            pos: 0,
+            dbms,
+            open,
+            in_name_place: false,
+            in_names: false,
+            stray_dollars: 0,
+        }
     }
 
     /// What has not been read yet.
@@ -155,11 +166,21 @@ impl<'a> Lexer<'a> {
         };
         token.text = &self.src[start..self.pos];
         if !matches!(token.kind, Kind::Space | Kind::Comment) {
-            self.in_name_place = token.before_table
-                || matches!(token.kind, Kind::Command | Kind::Alias)
-                || token.text.ends_with('.');
+            self.follow_names(&token);
         }
         Some(token)
+    }
+
+    /// Keeps `in_name_place` and `in_names`.
+    fn follow_names(&mut self, token: &Token<'a>) {
+        let list = token.text == ",";
+        let name = matches!(token.kind, Kind::Ident | Kind::QuotedIdent | Kind::Wildcard);
+        let opens = token.before_table
+            || matches!(token.kind, Kind::Command | Kind::Alias)
+            || token.text.ends_with('.')
+            || (token.kind == Kind::Keyword && words::opens_names(token.text));
+        self.in_name_place = opens || (list && self.in_names);
+        self.in_names = opens || (self.in_names && (list || name));
     }
 
     fn symbol(&mut self, first: u8, token: &mut Token<'a>) -> Kind {
@@ -202,6 +223,11 @@ impl<'a> Lexer<'a> {
 
     fn word(&mut self) -> (Kind, bool) {
         let start = self.pos;
+        if self.at(0) >= 0x80 {
+            // The reference knows functions by ASCII names only.
+            self.skip_while(in_identifier);
+            return (Kind::Ident, false);
+        }
         self.skip_bytes(|b| b.is_ascii_alphabetic() || b == b'_');
         if self.pos > start {
             let next = self.at(0);
@@ -270,11 +296,12 @@ impl<'a> Lexer<'a> {
     }
 
     fn quoted_name(&mut self, open: u8, close: u8, simple: &mut bool) -> Kind {
-        let name = self.in_name_place && self.harmless();
         let start = self.pos + 1;
         self.pos = start;
         loop {
             let Some(skip) = memchr(close, &self.bytes[self.pos..]) else {
+                self.pos = start - 1;
+                let name = self.in_name_place && self.harmless();
                 self.pos = self.bytes.len();
                 return if name { Kind::Unknown } else { Kind::Broken };
             };
@@ -329,7 +356,11 @@ impl<'a> Lexer<'a> {
                 self.pos += close + 2 * tag.len();
                 return if tag == b"$func$" { Kind::DollarFunction } else { Kind::DollarString };
             }
-            // A real tag: the string was cut.
+            // A real tag: the string was cut. Right behind the tag nothing is hidden.
+            if rest.len() == tag.len() {
+                self.pos = self.bytes.len();
+                return Kind::Unknown;
+            }
             if tag.iter().all(|&b| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'$')) && tag != b"$func$"
             {
                 self.pos = self.bytes.len();

@@ -70,7 +70,11 @@ pub(crate) fn obfuscate<'a>(
         Err(error) if saw_backslash && error != SqlError::Empty => {
             let (literal, _) = filter::pass(text, options, true, 0);
             let literal = literal.map_err(|_| error)?;
-            if quotes::literal_backslashes_plausible(text) { Ok(literal) } else { Err(SqlError::Ambiguous) }
+            if quotes::literal_backslashes_plausible(text, options, 0) {
+                Ok(literal)
+            } else {
+                Err(SqlError::Ambiguous)
+            }
         }
         result => result,
     }

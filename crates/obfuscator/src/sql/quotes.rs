@@ -2,7 +2,9 @@
 //! backslash before a quote escapes it. Both are open questions in SQL unless
 //! the product is known; the answers here are the cautious ones.
 
-use super::token::Kind;
+use super::Options;
+use super::filter::MAX_DEPTH;
+use super::token::{Kind, Tokenizer};
 
 /// Follows a statement and tells whether the place just reached holds values:
 /// inside `VALUES ( … )` and inside the arguments of `CALL p( … )` and
@@ -14,6 +16,8 @@ pub(super) struct ValuePlaces {
     after_dot: bool,
     /// The last thing of a procedure's name was a name (and not a dot).
     named: bool,
+    /// After `BY`, `AS` and `::`: a column or a type.
+    name_next: bool,
 }
 
 #[derive(Default, Clone, Copy, PartialEq)]
@@ -32,9 +36,21 @@ enum State {
 
 impl ValuePlaces {
     /// An unquoted word.
+    #[inline]
     pub(super) fn word(&mut self, text: &str) {
-        let is = |word: &str| text.eq_ignore_ascii_case(word);
         let first = text.as_bytes().first().map_or(0, |b| b | 0x20);
+        if self.state == State::Names && !matches!(first, b'v' | b'c' | b'e' | b'b' | b':') {
+            // No word that matters: nearly all of them.
+            self.name_next = false;
+            self.after_dot = text.ends_with('.');
+            return;
+        }
+        self.word_of_weight(text, first);
+    }
+
+    fn word_of_weight(&mut self, text: &str, first: u8) {
+        let is = |word: &str| text.eq_ignore_ascii_case(word);
+        self.name_next = text == "::" || (first == b'b' && is("by"));
         match self.state {
             State::Values => {}
             State::Procedure { call } => {
@@ -60,6 +76,9 @@ impl ValuePlaces {
 
     /// Any other token.
     pub(super) fn kind(&mut self, kind: Kind) {
+        if kind != Kind::Comment {
+            self.name_next = kind == Kind::As;
+        }
         match (self.state, kind) {
             (_, Kind::Comment) => return,
             (_, Kind::Semicolon) => self.state = State::Names,
@@ -91,7 +110,8 @@ impl ValuePlaces {
     /// A double-quoted text; tells whether it is a value here. `dotted`: a
     /// point follows, so that it is part of a name.
     pub(super) fn quoted(&mut self, dotted: bool) -> bool {
-        let part_of_name = dotted || self.after_dot;
+        let name_next = std::mem::take(&mut self.name_next);
+        let part_of_name = dotted || self.after_dot || name_next;
         self.after_dot = false;
         match self.state {
             State::Values | State::Arguments => !part_of_name,
@@ -177,55 +197,70 @@ const AFTER_STRING: &[&str] = &[
     "option",
     "minus",
     "natural",
+    "isnull",
+    "notnull",
+    "pivot",
+    "unpivot",
+    "straight_join",
+    "glob",
+    "match",
+    "overlaps",
+    "lock",
 ];
 
-/// Whether reading backslashes as ordinary characters makes sense of `text`:
-/// every string closes, none is glued to a word, and after a string whose last
-/// character is a backslash comes what may follow a literal. A text cut in the
-/// middle of a string passes none of this, and that is the point: with the
-/// wrong reading, strings and the text between them change places.
-pub(super) fn literal_backslashes_plausible(text: &str) -> bool {
-    let bytes = text.as_bytes();
-    let mut pos = 0;
-    while let Some(open) = next_string(bytes, pos) {
-        if open > 0 && is_word_byte(bytes[open - 1]) && !has_prefix(&bytes[..open]) {
-            return false;
-        }
-        let mut end = open + 1;
-        loop {
-            let Some(skip) = memchr::memchr(b'\'', &bytes[end..]) else { return false };
-            end += skip + 1;
-            if bytes.get(end) != Some(&b'\'') {
-                break;
+/// Whether reading backslashes as ordinary characters makes sense of `text`.
+/// Up to the first string that an escape would end elsewhere, both readings
+/// agree. From there on no string may be glued to a word, and after every such
+/// string must come what may follow a literal. A text cut in the middle of
+/// a string passes none of this, and that is the point: with the wrong reading,
+/// strings and the text between them change places.
+pub(super) fn literal_backslashes_plausible(text: &str, options: Options<'_>, depth: u32) -> bool {
+    let mut tokens = Tokenizer::new(text, options.dbms, options.config.dollar_quoted_func, true);
+    let mut in_doubt = false;
+    loop {
+        let token = match tokens.next() {
+            Ok(Some(token)) => token,
+            Ok(None) => return true,
+            Err(_) => return false,
+        };
+        let Some(string) = token.text else { continue };
+        if token.kind == Kind::Func {
+            // A body deeper than this is not shown.
+            if depth < MAX_DEPTH && !literal_backslashes_plausible(string, options, depth + 1) {
+                return false;
             }
-            end += 1;
+            continue;
         }
-        if bytes.get(end).copied().is_some_and(is_word_byte) {
+        if token.kind != Kind::Literal || !string.starts_with('\'') {
+            continue;
+        }
+        let (before, after) = (&text[..tokens.position() - string.len()], &text[tokens.position()..]);
+        if in_doubt && before.ends_with(is_word) && !has_prefix(before.as_bytes()) {
             return false;
         }
-        if bytes[end - 2] == b'\\' && end - 2 > open && !may_follow_string(text[end..].trim_start()) {
+        let doubtful = ends_elsewhere(&string[1..string.len() - 1]);
+        in_doubt |= doubtful;
+        if in_doubt && after.starts_with(is_word) {
             return false;
         }
-        pos = end;
+        if doubtful && !may_follow_string(after.trim_start()) {
+            return false;
+        }
     }
-    true
 }
 
-/// Where the next string begins, comments and quoted names skipped.
-fn next_string(bytes: &[u8], mut pos: usize) -> Option<usize> {
-    loop {
-        let rest = &bytes[pos..];
-        let at = rest.iter().position(|b| matches!(b, b'\'' | b'"' | b'`' | b'-' | b'/'))?;
-        let inner = &rest[at + 1..];
-        let skip = match (rest[at], inner.first()) {
-            (b'\'', _) => return Some(pos + at),
-            (quote @ (b'"' | b'`'), _) => memchr::memchr(quote, inner).map_or(inner.len(), |end| end + 1),
-            (b'-', Some(b'-')) => memchr::memchr(b'\n', inner).unwrap_or(inner.len()),
-            (b'/', Some(b'*')) => memchr::memmem::find(&inner[1..], b"*/").map_or(inner.len(), |end| end + 3),
-            _ => 0,
-        };
-        pos += at + 1 + skip;
-    }
+/// Whether a string with this content would end elsewhere if the backslash was
+/// an escape: an odd number of them stands before its end or a doubled quote.
+fn ends_elsewhere(content: &str) -> bool {
+    let odd = |end: usize| {
+        let run = content.as_bytes()[..end].iter().rev().take_while(|&&b| b == b'\\').count();
+        run % 2 == 1
+    };
+    odd(content.len()) || content.match_indices("''").any(|(at, _)| odd(at))
+}
+
+fn is_word(c: char) -> bool {
+    c.is_alphanumeric() || c == '_'
 }
 
 fn is_word_byte(b: u8) -> bool {
@@ -241,10 +276,9 @@ fn has_prefix(before: &[u8]) -> bool {
 }
 
 fn may_follow_string(rest: &str) -> bool {
-    let Some(first) = rest.bytes().next() else { return true };
-    if !is_word_byte(first) {
-        return first != b'\\';
+    let end = rest.find(|c| !is_word(c)).unwrap_or(rest.len());
+    match end {
+        0 => !rest.starts_with('\\'),
+        _ => AFTER_STRING.iter().any(|known| rest[..end].eq_ignore_ascii_case(known)),
     }
-    let word = rest.bytes().take_while(|&b| is_word_byte(b)).count();
-    AFTER_STRING.iter().any(|known| rest[..word].eq_ignore_ascii_case(known))
 }

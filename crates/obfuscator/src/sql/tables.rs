@@ -1,5 +1,7 @@
 //! Table names of a statement (feature `table_names`).
 
+use std::borrow::Cow;
+
 use super::replace_digits;
 use super::token::Kind;
 use crate::chars;
@@ -11,6 +13,8 @@ pub(super) struct Tables {
     on: bool,
     digits: bool,
     names: Vec<String>,
+    /// Names that a `WITH` defined: no tables.
+    defined: Vec<String>,
 }
 
 impl Tables {
@@ -18,10 +22,15 @@ impl Tables {
     pub(super) const MAX: usize = 64;
 
     pub(super) fn new(on: bool, digits: bool) -> Self {
-        Self { on, digits, names: Vec::new() }
+        Self { on, digits, names: Vec::new(), defined: Vec::new() }
     }
 
-    /// Looks at one token and the (filtered) kind of the one before it.
+    /// Whether names are wanted at all.
+    pub(super) fn wanted(&self) -> bool {
+        self.on
+    }
+
+    /// For the built-in tokenizer: looks at one token and the (filtered) kind of the one before it.
     pub(super) fn see(&mut self, last: Kind, kind: Kind, text: &str) -> Kind {
         if !self.on {
             return kind;
@@ -34,18 +43,29 @@ impl Tables {
         if !named {
             return kind;
         }
-        self.add(text);
+        self.add(if self.digits { replace_digits(text.into()) } else { text.into() });
         Kind::Table
     }
 
-    pub(super) fn add(&mut self, text: &str) {
-        let name = if self.digits { replace_digits(text.into()) } else { text.into() };
-        if self.names.len() < Self::MAX && !self.names.iter().any(|n| *n == name) {
-            self.names.push(name.into_owned());
+    /// A table, as it is printed.
+    pub(super) fn add(&mut self, name: Cow<'_, str>) {
+        if !self.defined.iter().any(|n| *n == name) {
+            push_new(&mut self.names, name);
         }
+    }
+
+    /// A name that the statement itself defines. It hides what comes after it.
+    pub(super) fn define(&mut self, name: Cow<'_, str>) {
+        push_new(&mut self.defined, name);
     }
 
     pub(super) fn finish(self) -> String {
         self.names.join(",")
+    }
+}
+
+fn push_new(names: &mut Vec<String>, name: Cow<'_, str>) {
+    if names.len() < Tables::MAX && !names.iter().any(|n| *n == name) {
+        names.push(name.into_owned());
     }
 }

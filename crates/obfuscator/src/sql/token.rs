@@ -154,6 +154,11 @@ impl<'a> Tokenizer<'a> {
         }
     }
 
+    /// Offset behind the last token.
+    pub(super) fn position(&self) -> usize {
+        self.pos
+    }
+
     /// The next visible character after the current position, blanks skipped.
     pub(super) fn peek_visible(&self) -> Option<u8> {
         self.bytes[self.pos..].iter().copied().find(|b| !b.is_ascii_whitespace())

@@ -37,6 +37,11 @@ pub(super) fn lookup(word: &str) -> Option<(Kind, bool)> {
     Some((kind, false))
 }
 
+/// Keywords that a column follows rather than a value.
+pub(super) fn opens_names(keyword: &str) -> bool {
+    ["where", "by", "on", "set", "having", "distinct"].iter().any(|word| keyword.eq_ignore_ascii_case(word))
+}
+
 /// Field names of `EXTRACT(field FROM …)`, which PostgreSQL's own statistics
 /// print as a parameter.
 pub(super) fn is_extract_field(word: &str) -> bool {
