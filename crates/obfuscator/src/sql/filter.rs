@@ -5,7 +5,7 @@ use std::borrow::Cow;
 
 use super::quotes::ValuePlaces;
 use super::tables::Tables;
-use super::token::{Kind, Token, Tokenizer};
+use super::token::{Kind, Tokenizer};
 use super::{Options, Sql, SqlError, replace_digits};
 use crate::sink::Sink;
 
@@ -42,9 +42,9 @@ fn filter<'a>(
     let mut last = Kind::Start;
     // As `last`, but blind to comments, which must not part `=` from its value.
     let mut last_seen = Kind::Start;
-    while let Some(Token { mut kind, text }) = tokens.next()? {
+    while let Some(mut kind) = tokens.next()? {
         let body;
-        let mut text = text.unwrap_or(&tokens.unescaped);
+        let mut text = tokens.text();
         if kind == Kind::Func {
             body = function_body(text, options, literal_escapes, depth);
             (kind, text) = body.as_deref().map_or((Kind::Literal, "?"), |body| (Kind::Other, body));

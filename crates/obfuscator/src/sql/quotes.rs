@@ -218,27 +218,24 @@ pub(super) fn literal_backslashes_plausible(text: &str, options: Options<'_>, de
     let mut tokens = Tokenizer::new(text, options.dbms, options.config.dollar_quoted_func, true);
     let mut in_doubt = false;
     loop {
-        let token = match tokens.next() {
-            Ok(Some(token)) => token,
+        let kind = match tokens.next() {
+            Ok(Some(kind)) => kind,
             Ok(None) => return true,
             Err(_) => return false,
         };
-        let Some(string) = token.text else { continue };
-        if token.kind == Kind::Func {
+        if kind == Kind::Func {
             // A body deeper than this is not shown.
-            if depth < MAX_DEPTH && !literal_backslashes_plausible(string, options, depth + 1) {
+            if depth < MAX_DEPTH && !literal_backslashes_plausible(tokens.text(), options, depth + 1) {
                 return false;
             }
             continue;
         }
-        if token.kind != Kind::Literal || !string.starts_with('\'') {
-            continue;
-        }
-        let (before, after) = (&text[..tokens.position() - string.len()], &text[tokens.position()..]);
+        let Some(string) = tokens.string() else { continue };
+        let (before, after) = (&text[..string.start], &text[string.end..]);
         if in_doubt && before.ends_with(is_word) && !has_prefix(before.as_bytes()) {
             return false;
         }
-        let doubtful = ends_elsewhere(&string[1..string.len() - 1]);
+        let doubtful = ends_elsewhere(&text[string.start + 1..string.end - 1]);
         in_doubt |= doubtful;
         if in_doubt && after.starts_with(is_word) {
             return false;

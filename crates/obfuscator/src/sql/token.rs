@@ -1,6 +1,8 @@
 //! The built-in tokenizer: what the Agent uses unless a lexer mode is set.
 //! Rules: `datadog-agent:pkg/obfuscate/sql_tokenizer.go`.
 
+use std::ops::Range;
+
 use memchr::{memchr, memchr2, memmem};
 
 use super::SqlError;
@@ -55,15 +57,6 @@ pub(super) enum Kind {
     FilteredBracket,
 }
 
-/// A token and its text as it would be printed. Plain data on purpose: a
-/// `Cow` here costs as much to move about as the whole tokenizing.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Token<'a> {
-    pub(super) kind: Kind,
-    /// `None`: the text had escapes and is in [`Tokenizer::unescaped`].
-    pub(super) text: Option<&'a str>,
-}
-
 /// Splits a statement into tokens. Linear; allocates only for quoted
 /// identifiers that contain escapes.
 pub(super) struct Tokenizer<'a> {
@@ -78,8 +71,12 @@ pub(super) struct Tokenizer<'a> {
     pub(super) saw_backslash: bool,
     dbms: Dbms,
     dollar_func: bool,
-    /// Text of the last token, if it is not a slice of the statement.
-    pub(super) unescaped: String,
+    /// Where the text of the last token lies in the statement, unless it had
+    /// escapes to undo: then it is in `unescaped`. Kept here and not handed out
+    /// with the kind, since moving that about costs as much as the tokenizing.
+    text: Range<usize>,
+    text_is_unescaped: bool,
+    unescaped: String,
 }
 
 /// Classes of ASCII bytes, in one look-up.
@@ -150,13 +147,21 @@ impl<'a> Tokenizer<'a> {
             saw_backslash: false,
             dbms,
             dollar_func,
+            text: 0..0,
+            text_is_unescaped: false,
             unescaped: String::new(),
         }
     }
 
-    /// Offset behind the last token.
-    pub(super) fn position(&self) -> usize {
-        self.pos
+    /// The text of the last token as it would be printed.
+    pub(super) fn text(&self) -> &str {
+        if self.text_is_unescaped { &self.unescaped } else { &self.src[self.text.clone()] }
+    }
+
+    /// Where the last token stands, if it is a string in single quotes.
+    pub(super) fn string(&self) -> Option<Range<usize>> {
+        let whole = !self.text_is_unescaped && self.text.end == self.pos;
+        (whole && self.bytes.get(self.text.start) == Some(&b'\'')).then(|| self.text.clone())
     }
 
     /// The next visible character after the current position, blanks skipped.
@@ -176,12 +181,15 @@ impl<'a> Tokenizer<'a> {
         }
     }
 
-    fn token(&self, kind: Kind, start: usize) -> Token<'a> {
-        Token { kind, text: Some(&self.src[start..self.pos]) }
+    /// The token that began at `start`, as it stands there.
+    fn token(&mut self, kind: Kind, start: usize) -> Kind {
+        self.text = start..self.pos;
+        self.text_is_unescaped = false;
+        kind
     }
 
-    /// The next token, or `None` at the end.
-    pub(super) fn next(&mut self) -> Result<Option<Token<'a>>, SqlError> {
+    /// The kind of the next token, or `None` at the end.
+    pub(super) fn next(&mut self) -> Result<Option<Kind>, SqlError> {
         // One NUL between tokens is a blank to the reference, except in front.
         if self.pos > 0 && self.byte() == Some(0) {
             self.pos += 1;
@@ -223,16 +231,16 @@ impl<'a> Tokenizer<'a> {
                 Kind::Literal
             }
             '"' => {
-                let text = self.quoted(b'"', true)?;
-                return Ok(Some(Token { kind: Kind::DoubleQuoted, text }));
+                self.quoted(b'"', true)?;
+                return Ok(Some(Kind::DoubleQuoted));
             }
             '`' => {
-                let text = self.quoted(b'`', true)?;
-                return Ok(Some(Token { kind: Kind::Id, text }));
+                self.quoted(b'`', true)?;
+                return Ok(Some(Kind::Id));
             }
             '[' if self.dbms == Dbms::SqlServer => {
-                let text = self.quoted(b']', true)?;
-                return Ok(Some(Token { kind: Kind::Bracketed, text }));
+                self.quoted(b']', true)?;
+                return Ok(Some(Kind::Bracketed));
             }
             '[' => Kind::BracketOpen,
             '?' if postgres => {
@@ -351,7 +359,7 @@ impl<'a> Tokenizer<'a> {
         found
     }
 
-    fn identifier(&mut self, start: usize) -> Token<'a> {
+    fn identifier(&mut self, start: usize) -> Kind {
         loop {
             let run =
                 self.bytes[self.pos..].iter().take_while(|&&b| CLASS[usize::from(b)] == IN_NAME).count();
@@ -364,8 +372,8 @@ impl<'a> Tokenizer<'a> {
                 _ => break,
             }
         }
-        let text = &self.src[start..self.pos];
-        Token { kind: keyword(text), text: Some(text) }
+        let kind = keyword(&self.src[start..self.pos]);
+        self.token(kind, start)
     }
 
     fn digits(&mut self, accepts: fn(&u8) -> bool) {
@@ -441,7 +449,7 @@ impl<'a> Tokenizer<'a> {
     }
 
     /// After a `$`: a parameter, a dollar-quoted string, or (SQL Server) a name.
-    fn dollar(&mut self, start: usize) -> Result<Token<'a>, SqlError> {
+    fn dollar(&mut self, start: usize) -> Result<Kind, SqlError> {
         match self.char() {
             Some('?') => {
                 self.pos += 1;
@@ -454,8 +462,8 @@ impl<'a> Tokenizer<'a> {
             Some(c) if self.dbms == Dbms::SqlServer && is_word(c) => return Ok(self.identifier(start)),
             _ => {}
         }
-        let tag = self.quoted(b'$', true)?;
-        let tag = tag.unwrap_or(&self.unescaped);
+        self.quoted(b'$', true)?;
+        let tag = self.text();
         // A tag outside ASCII never matches in the reference either.
         if !tag.is_ascii() {
             return Err(SqlError::Unterminated);
@@ -473,17 +481,19 @@ impl<'a> Tokenizer<'a> {
             got = if self.bytes[self.pos] == delimiter[got] { got + 1 } else { 0 };
             self.pos += 1;
             if got == delimiter.len() {
-                let text = &self.src[body..self.pos - got];
+                self.text = body..self.pos - got;
+                self.text_is_unescaped = false;
                 let func = self.dollar_func && delimiter == b"$func$";
-                return Ok(Token { kind: if func { Kind::Func } else { Kind::Literal }, text: Some(text) });
+                return Ok(if func { Kind::Func } else { Kind::Literal });
             }
         }
         Err(SqlError::Unterminated)
     }
 
-    /// Content of a quoted text, doubled delimiters and escapes undone. Text
-    /// of blanks only yields its delimiters, so that something is printed.
-    fn quoted(&mut self, delimiter: u8, wanted: bool) -> Result<Option<&'a str>, SqlError> {
+    /// Reads a quoted text. If it is wanted, its content becomes the token's
+    /// text: doubled delimiters and escapes undone, and the delimiters
+    /// themselves where there is nothing but blanks, so that something is printed.
+    fn quoted(&mut self, delimiter: u8, wanted: bool) -> Result<(), SqlError> {
         self.unescaped.clear();
         let mut from = self.pos;
         let end = loop {
@@ -515,18 +525,21 @@ impl<'a> Tokenizer<'a> {
             self.pos = resume + c.len_utf8();
         };
         self.pos = end + 1;
-        let tail = &self.src[from..end];
         if !wanted {
-            return Ok(Some(tail));
+            return Ok(());
         }
-        let plain = self.unescaped.is_empty();
-        self.unescaped.push_str(tail);
-        if self.unescaped.trim().is_empty() {
+        self.text = from..end;
+        self.text_is_unescaped = !self.unescaped.is_empty();
+        let tail = &self.src[from..end];
+        if self.text_is_unescaped {
+            self.unescaped.push_str(tail);
+        }
+        if self.text().trim().is_empty() {
             self.unescaped.clear();
             self.unescaped.extend([delimiter as char; 2]);
-            return Ok(None);
+            self.text_is_unescaped = true;
         }
-        Ok(plain.then_some(tail))
+        Ok(())
     }
 }
 

@@ -79,6 +79,7 @@ fn ordinary_backslashes_are_told_from_escapes_by_what_follows() {
             "SELECT q'[it''s]' FROM t WHERE b = $$x'y'z$$ AND c = 'd\\' AND e = $$f'g'h$$",
             "SELECT q ? FROM t WHERE b = ? AND c = ? AND e = ?",
         ),
+        ("SELECT $$'é$$, $$'$$ FROM t WHERE b = 'c\\'", "SELECT ? FROM t WHERE b = ?"),
         // Doubled quotes behind a backslash are open to both readings.
         ("SELECT 'a\\'', ' secret ', ' cut", NON_PARSABLE_SQL),
     ] {

@@ -89,10 +89,16 @@ proptest! {
     }
 
     #[test]
-    fn an_obfuscated_statement_stays_as_it_is(statement in statement(), mode in 0..3usize) {
-        let obfuscator = with_sql(SqlConfig { mode: MODES[mode], ..SqlConfig::default() });
-        let once = obfuscator.sql_text(&statement, None).into_owned();
-        prop_assert_eq!(obfuscator.sql_text(&once, None), &*once);
+    fn an_obfuscated_statement_can_be_read_again_and_stays_as_it_is(statement in statement(), mode in 0..3usize, dbms in 0..7usize) {
+        prop_assume!(understood(&statement, PRODUCTS[dbms]));
+        let obfuscator = with_sql(SqlConfig { mode: MODES[mode], dbms: PRODUCTS[dbms].into(), ..SqlConfig::default() });
+        let once = obfuscator.sql(&statement, None);
+        prop_assert!(once.is_ok(), "{once:?}");
+        let once = once.unwrap().text.into_owned();
+        let again = obfuscator.sql(&once, None);
+        prop_assert!(again.is_ok(), "{once}: {again:?}");
+        prop_assert_eq!(again.unwrap().text, &*once);
+        prop_assert_eq!(once.matches('(').count(), once.matches(')').count(), "{}", once);
     }
 
     #[test]
@@ -155,6 +161,7 @@ proptest! {
         let command = format!("GET a\n{lead}{verb}{gap}{arguments}{gap}{value}");
         let out = Obfuscator::new(Config::agent()).redis(&command).into_owned();
         prop_assert!(!leaks(&out), "{command:?} -> {out:?}");
+        prop_assert_eq!(Obfuscator::new(Config::agent()).redis(&out), &*out);
     }
 }
 
