@@ -69,9 +69,13 @@ fn cut_password(opaque: &str) -> bool {
     })
 }
 
-/// A colon that no port follows.
+/// A colon that no port follows, unless what stands before it can only be a host.
 fn has_no_port(authority: &str) -> bool {
-    authority.rsplit_once(':').is_some_and(|(_, port)| !port.bytes().all(|b| b.is_ascii_digit()))
+    authority.rsplit_once(':').is_some_and(|(name, port)| {
+        let address = || name.contains('.') && name.bytes().all(|b| b.is_ascii_digit() || b == b'.');
+        let host = name.eq_ignore_ascii_case("localhost") || name.starts_with('[') || address();
+        !host && !port.bytes().all(|b| b.is_ascii_digit())
+    })
 }
 
 /// Schemes whose `@` belongs to an address.

@@ -105,6 +105,21 @@ fn resources_of_redis_are_upper_cased_character_by_character() {
     assert_eq!(quantize_redis("ᾀßɤ x"), "ᾈßɤ");
 }
 
+#[test]
+fn an_at_sign_in_a_path_is_no_password_behind_what_can_only_be_a_host() {
+    let obfuscator = Obfuscator::new(Config::agent());
+    for url in [
+        "http://localhost:abc/x/a@b/c",
+        "http://[::1]:80a/a@b",
+        "jdbc:mysql://127.0.0.1:port/a@b?q",
+        "jdbc:mysql://localhost:abc/a@b#c",
+    ] {
+        assert_eq!(obfuscator.url(url), url);
+    }
+    assert_eq!(obfuscator.url("http://user:sec/ret@host/a"), "http://host/a");
+    assert_eq!(obfuscator.url("http://localhost:secret@host:x/a"), "http://host:x/a");
+}
+
 /// Quoted names one after the other: each of them must not look at the rest.
 #[test]
 fn many_quoted_names_take_linear_time() {
