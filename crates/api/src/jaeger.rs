@@ -61,6 +61,9 @@ async fn services(api: &Api, call: &Call<'_>) -> Result<Reply, Problem> {
 async fn operation_names(api: &Api, call: &Call<'_>, service: &str) -> Result<Reply, Problem> {
     call.get()?;
     let service = Params::unescape_path(service);
+    if service.is_empty() {
+        return Err(Problem::NotFound(format!("there is no {}", call.path)));
+    }
     let names = api
         .ask(move |store, _| {
             let names: BTreeSet<String> = store.operations(&service)?.into_iter().map(|o| o.name).collect();
@@ -82,8 +85,17 @@ async fn operations(api: &Api, call: &Call<'_>) -> Result<Reply, Problem> {
     Ok(Reply::json(envelope(json!(data).to_string().as_bytes(), data.len(), "null")))
 }
 
-/// Operations of a service, of one kind if it is given. Spans that name no
-/// kind are found under `internal` too, as which the third API shows them.
+/// A trace, looked for first where the client thinks it is. Links that people
+/// keep may be off; they should lead to the trace all the same.
+pub(crate) fn near(store: &dyn SpanReader, id: TraceId, hint: TimeRange) -> Result<Option<Batch>, Problem> {
+    let found = store.trace(id, hint)?;
+    if found.is_some() || hint == TimeRange::ALL {
+        return Ok(found);
+    }
+    Ok(store.trace(id, TimeRange::ALL)?)
+}
+
+/// Operations of a service, of one kind if it is given.
 pub(crate) fn of_kind(
     store: &dyn SpanReader,
     service: &str,
@@ -92,10 +104,7 @@ pub(crate) fn of_kind(
     let mut found = store.operations(service)?;
     if let Some(kind) = kind {
         let wanted = SpanKind::from_name(kind);
-        found.retain(|o| match o.kind {
-            SpanKind::Unspecified => wanted == Some(SpanKind::Internal),
-            kind => wanted == Some(kind),
-        });
+        found.retain(|o| o.kind != SpanKind::Unspecified && Some(o.kind) == wanted);
     }
     Ok(found)
 }
@@ -159,7 +168,7 @@ async fn trace(api: &Api, call: &Call<'_>, id: &str) -> Result<Reply, Problem> {
     let (hint, raw) = (v1_hint(&call.params)?, call.params.flag("raw")?);
     let body = api
         .ask(move |store, config| {
-            let found = store.trace(id, hint)?.ok_or_else(|| Problem::NotFound(NOT_FOUND.into()))?;
+            let found = near(store, id, hint)?.ok_or_else(|| Problem::NotFound(NOT_FOUND.into()))?;
             let mut data = vec![b'['];
             encode_trace(&found, raw, &mut data);
             data.push(b']');

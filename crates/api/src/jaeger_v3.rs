@@ -1,15 +1,15 @@
 //! Jaeger's third HTTP API (`jaeger.api_v3` as JSON). Jaeger UI validates the
 //! replies strictly: lists are always there, times are texts, counts numbers.
 
-use crate::jaeger::{find, of_kind};
+use crate::jaeger::{find, near, of_kind};
 use crate::reply::Reply;
 use crate::route::Call;
 use crate::{Api, Problem};
 use serde_json::{Map, Value as Json, json};
 use spanloom_codec::jaeger_ui::make_ids_unique;
 use spanloom_codec::otlp::{JsonStyle, encode_json_with};
-use spanloom_model::{Batch, TraceSummary};
-use spanloom_query::jaeger::{either, v3_hint, v3_search};
+use spanloom_model::{Batch, TraceSummary, keys};
+use spanloom_query::jaeger::{either, v3_hint, v3_raw, v3_search};
 use spanloom_query::{Params, parse_trace_id};
 use std::collections::BTreeSet;
 
@@ -40,6 +40,9 @@ async fn operations(api: &Api, call: &Call<'_>) -> Result<Reply, Problem> {
     call.get()?;
     let service = call.params.get("service").unwrap_or_default().to_owned();
     let kind = either(&call.params, "spanKind", "span_kind").map(|v| v.1.to_owned());
+    if service.is_empty() {
+        return Ok(Reply::json(r#"{"operations":[]}"#));
+    }
     let found = api.ask(move |store, _| of_kind(store, &service, kind.as_deref())).await?;
     // Without kind and internal are the same here.
     let shown: BTreeSet<(String, &str)> = found
@@ -102,14 +105,11 @@ async fn trace(api: &Api, call: &Call<'_>, id: &str) -> Result<Reply, Problem> {
     let id = parse_trace_id(&Params::unescape_path(id))
         .map_err(|e| Problem::Invalid(format!("malformed parameter trace_id: {e}")))?;
     let hint = v3_hint(&call.params)?;
-    let raw = match either(&call.params, "rawTraces", "raw_traces") {
-        Some((key, _)) => call.params.flag(key)?,
-        None => false,
-    };
+    let raw = v3_raw(&call.params)?;
     let body = api
         .ask(move |store, config| {
             let mut out = Found::new();
-            out.add(store.trace(id, hint)?.ok_or_else(none_found)?, raw);
+            out.add(near(store, id, hint)?.ok_or_else(none_found)?, raw);
             config.check(&out.0)?;
             Ok(out.finish())
         })
@@ -154,7 +154,8 @@ fn summary(t: &TraceSummary) -> Json {
         .iter()
         .map(|s| {
             let mut service = Map::new();
-            service.insert("name".into(), s.name.as_str().into());
+            let name = if s.name.is_empty() { keys::UNKNOWN_SERVICE } else { s.name.as_str() };
+            service.insert("name".into(), name.into());
             count(&mut service, "spanCount", s.spans);
             count(&mut service, "errorSpanCount", s.errors);
             Json::Object(service)

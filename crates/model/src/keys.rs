@@ -22,6 +22,7 @@ pub const VERSION: &str = "version";
 pub const COMPONENT: &str = "component";
 pub const SPAN_KIND: &str = "span.kind";
 pub const PEER_SERVICE: &str = "peer.service";
+pub const ZIPKIN_PEER_SERVICE: &str = "zipkin.peer.service";
 pub const HTTP_STATUS_CODE: &str = "http.status_code";
 pub const ERROR: &str = "error";
 pub const ERROR_MESSAGE: &str = "error.message";
@@ -29,6 +30,8 @@ pub const ERROR_MSG: &str = "error.msg";
 pub const ERROR_TYPE: &str = "error.type";
 pub const ERROR_STACK: &str = "error.stack";
 pub const SERVICE_NAME: &str = "service.name";
+/// What Jaeger's APIs call the service of spans that name none.
+pub const UNKNOWN_SERVICE: &str = "unknown";
 pub const RESOURCE_NAME: &str = "resource.name";
 pub const SPAN_TYPE: &str = "span.type";
 pub const STATUS_CODE: &str = "otel.status_code";

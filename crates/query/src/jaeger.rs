@@ -3,9 +3,9 @@
 //! apiv3/query_parser.go; the search of the first API as it was before it was
 //! removed after 2.20).
 
-use crate::params::{parse_go_duration, parse_rfc3339, parse_trace_id};
+use crate::params::{parse_go_bool, parse_go_duration, parse_rfc3339, parse_trace_id};
 use crate::{Invalid, Params, tags};
-use spanloom_model::{Cond, Expr, Search, TimeRange, TraceId, WindowOn};
+use spanloom_model::{Cond, Expr, Search, TimeRange, TraceId, WindowOn, keys};
 
 /// Default window of a search of the first API: two days.
 const LOOKBACK: i64 = 2 * 86_400_000_000_000;
@@ -30,10 +30,7 @@ pub fn v1_search(params: &Params, now: i64) -> Result<TraceQuery, Invalid> {
     let wrong = |key: &str, e: &dyn std::fmt::Display| Invalid(format!("unable to parse param '{key}': {e}"));
     let end = micros(params, "end")?.unwrap_or(now);
     let start = micros(params, "start")?.unwrap_or(now.saturating_sub(LOOKBACK));
-    let limit = match params.int("limit")? {
-        None => LIMIT,
-        Some(n) => usize::try_from(n).map_err(|_| wrong("limit", &"it is negative"))?,
-    };
+    let limit = params.int("limit")?.map_or(Ok(LIMIT), depth)?;
     let duration = |key: &str| match params.get(key) {
         None => Ok(None),
         Some(text) => parse_go_duration(text).map(Some).map_err(|e| wrong(key, &e)),
@@ -87,11 +84,14 @@ pub fn v3_search(params: &Params) -> Result<TraceQuery, Invalid> {
     if start >= end {
         return Err(Invalid("query.startTimeMin must be before query.startTimeMax".into()));
     }
-    let depth = either(params, "query.searchDepth", "query.search_depth")
-        .or_else(|| params.get("query.num_traces").map(|v| ("query.num_traces", v)));
-    let limit = match depth {
+    let limit = either(params, "query.searchDepth", "query.search_depth")
+        .or_else(|| either(params, "query.numTraces", "query.num_traces"));
+    let limit = match limit {
         None => LIMIT,
-        Some((key, text)) => text.parse().map_err(|_| wrong(key, &format!("{text:?} is not a number")))?,
+        Some((key, text)) => {
+            let why = || format!("strconv.Atoi: parsing {text:?}: invalid syntax");
+            depth(text.parse().map_err(|_| wrong(key, &why()))?)?
+        }
     };
     let duration = |canonical, old| match either(params, canonical, old) {
         None => Ok(None),
@@ -104,9 +104,24 @@ pub fn v3_search(params: &Params) -> Result<TraceQuery, Invalid> {
     conditions.extend(named(service, operation, min, max));
     let raw = match either(params, "query.rawTraces", "query.raw_traces") {
         None => false,
-        Some((key, _)) => params.flag(key).map_err(|e| wrong(key, &e))?,
+        Some((key, text)) => parse_go_bool(text).map_err(|e| wrong(key, &e))?,
     };
     Ok(TraceQuery { ids: Vec::new(), search: search(conditions, start, end, limit), raw })
+}
+
+/// Whether a trace of the third API is asked for without repairs.
+pub fn v3_raw(params: &Params) -> Result<bool, Invalid> {
+    either(params, "rawTraces", "raw_traces").map_or(Ok(false), |(key, text)| {
+        parse_go_bool(text).map_err(|e| Invalid(format!("malformed parameter {key}: {e}")))
+    })
+}
+
+/// A number of traces to look for.
+fn depth(n: i64) -> Result<usize, Invalid> {
+    match usize::try_from(n) {
+        Ok(n) if n > 0 => Ok(n),
+        _ => Err(Invalid("search depth must be greater than 0 and less than max traces".into())),
+    }
 }
 
 /// Time hints of a trace in the third API; all of time where absent.
@@ -150,7 +165,9 @@ fn micros(params: &Params, key: &str) -> Result<Option<i64>, Invalid> {
 fn named(service: Option<&str>, operation: Option<&str>, min: Option<i64>, max: Option<i64>) -> Vec<Expr> {
     let mut all = Vec::new();
     if let Some(name) = service {
-        all.push(Expr::Is(Cond::Service { name: name.to_owned(), fold: false }));
+        let of = |name: &str| Expr::Is(Cond::Service { name: name.to_owned(), fold: false });
+        let unknown = name == keys::UNKNOWN_SERVICE;
+        all.push(if unknown { Expr::Or(vec![of(name), of("")]) } else { of(name) });
     }
     if let Some(name) = operation {
         all.push(Expr::Is(Cond::Name { name: name.to_owned(), fold: false }));
@@ -175,9 +192,10 @@ fn search(conditions: Vec<Expr>, start: i64, end: i64, limit: usize) -> Search {
 
 /// A JSON object whose values are all texts.
 fn string_map(text: &str) -> Result<Vec<(String, String)>, String> {
-    let map: serde_json::Map<String, serde_json::Value> =
+    let map: Option<serde_json::Map<String, serde_json::Value>> =
         serde_json::from_str(text).map_err(|e| e.to_string())?;
-    map.into_iter()
+    map.unwrap_or_default()
+        .into_iter()
         .map(|(key, value)| match value {
             serde_json::Value::String(text) => Ok((key, text)),
             other => Err(format!("the value of {key:?} is {other}, not a string")),
@@ -211,7 +229,8 @@ mod tests {
             ("tags=notjson", "malformed 'tags' parameter, cannot unmarshal JSON: "),
             ("tags={\"a\":1}", "malformed 'tags' parameter, cannot unmarshal JSON: "),
             ("start=x", "unable to parse param 'start': "),
-            ("limit=-1", "unable to parse param 'limit': "),
+            ("limit=-1", "search depth must be greater than 0"),
+            ("limit=x", "unable to parse param 'limit': "),
             ("traceID=xyz", "cannot parse traceID param: "),
             ("raw=perhaps", "unable to parse param 'raw': "),
         ] {

@@ -5,6 +5,7 @@ use base64::Engine;
 use base64::alphabet::{STANDARD, URL_SAFE};
 use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
 use spanloom_model::TraceId;
+use std::num::IntErrorKind;
 
 /// Parameters of a URL, in order; keys may repeat.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -48,19 +49,30 @@ impl Params {
     /// A whole number under a key.
     pub fn int(&self, key: &str) -> Result<Option<i64>, Invalid> {
         let Some(text) = self.get(key) else { return Ok(None) };
-        let wrong = |_| Invalid(format!("unable to parse param '{key}': {text:?} is not a whole number"));
+        let wrong = |e: std::num::ParseIntError| {
+            // Go's texts, which Jaeger answers.
+            let why = match e.kind() {
+                IntErrorKind::PosOverflow | IntErrorKind::NegOverflow => "value out of range",
+                _ => "invalid syntax",
+            };
+            Invalid(format!("unable to parse param '{key}': strconv.ParseInt: parsing {text:?}: {why}"))
+        };
         text.parse().map(Some).map_err(wrong)
     }
 
-    /// A truth value as Go reads one.
+    /// A truth value under a key, false if it is not there.
     pub fn flag(&self, key: &str) -> Result<bool, Invalid> {
-        match self.get(key) {
-            None | Some("0" | "f" | "F" | "false" | "FALSE" | "False") => Ok(false),
-            Some("1" | "t" | "T" | "true" | "TRUE" | "True") => Ok(true),
-            Some(text) => {
-                Err(Invalid(format!("unable to parse param '{key}': {text:?} is not true or false")))
-            }
-        }
+        let wrong = |e| Invalid(format!("unable to parse param '{key}': {e}"));
+        self.get(key).map_or(Ok(false), |text| parse_go_bool(text).map_err(wrong))
+    }
+}
+
+/// A truth value as Go reads one, and Go's error.
+pub fn parse_go_bool(text: &str) -> Result<bool, Invalid> {
+    match text {
+        "0" | "f" | "F" | "false" | "FALSE" | "False" => Ok(false),
+        "1" | "t" | "T" | "true" | "TRUE" | "True" => Ok(true),
+        _ => Err(Invalid(format!("strconv.ParseBool: parsing {text:?}: invalid syntax"))),
     }
 }
 

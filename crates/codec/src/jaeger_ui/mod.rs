@@ -15,7 +15,7 @@ mod tags;
 use self::adjust::Ids;
 use self::tags::Tags;
 use crate::view::REF_TYPE;
-use spanloom_model::{Batch, Chunk, Range32, Span, SpanId, Text, TraceId, flags};
+use spanloom_model::{Batch, Chunk, Range32, Span, SpanId, Text, TraceId, flags, keys};
 use std::collections::HashMap;
 
 /// Appends one trace (the batch holds its spans and no other's) as an object
@@ -232,7 +232,7 @@ impl Processes {
         }
         let mut json = b"{\"serviceName\":".to_vec();
         let service = trace.str(span.service);
-        string(&mut json, if service.is_empty() { "unknown" } else { service });
+        string(&mut json, if service.is_empty() { keys::UNKNOWN_SERVICE } else { service });
         json.extend_from_slice(b",\"tags\":");
         tags::of_process(trace, chunk, raw, moved).write(&mut json);
         json.push(b'}');

@@ -44,9 +44,8 @@ pub fn encode_json_with(batch: &Batch, style: JsonStyle, out: &mut Vec<u8>) {
         e.w.open(b'[');
         for scope in &group.scopes {
             e.w.open(b'{');
-            if let Some(scope) = &scope.scope {
-                e.scope(scope);
-            }
+            // Also where there is none, as the Collector's encoder.
+            e.scope(&scope.scope.unwrap_or_default());
             e.w.key("spans");
             e.w.open(b'[');
             for &(chunk, span) in &scope.spans {

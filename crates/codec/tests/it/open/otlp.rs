@@ -120,7 +120,7 @@ fn snake_case_numbers_and_enum_names_are_taken() {
     assert_eq!(span["attributes"][0]["value"], json!({"intValue": "5"}));
     assert_eq!(span["attributes"][1]["value"], json!({"doubleValue": 1.5}));
     assert_eq!(span["links"][0]["spanId"], "3333333333333333");
-    assert!(out["resourceSpans"][0]["scopeSpans"][0].get("scope").is_none());
+    assert_eq!(out["resourceSpans"][0]["scopeSpans"][0]["scope"], json!({}));
 }
 
 #[test]
