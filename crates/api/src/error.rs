@@ -81,7 +81,7 @@ impl Problem {
     }
 
     /// As Zipkin says it: plain text.
-    pub fn zipkin(&self) -> Reply {
+    pub fn text(&self) -> Reply {
         self.headers(Reply::text(self.message()).status(self.status()))
     }
 

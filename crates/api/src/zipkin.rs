@@ -7,7 +7,7 @@ use crate::{Api, Problem};
 use http::{Method, StatusCode};
 use serde_json::{Value as Json, json};
 use spanloom_codec::zipkin::encode_json_v2;
-use spanloom_model::{Cond, Expr, SpanReader, TimeRange, keys};
+use spanloom_model::{Cond, Expr, SpanReader, TimeRange};
 use spanloom_query::{Params, dependencies, zipkin};
 use std::collections::BTreeSet;
 
@@ -37,7 +37,7 @@ pub(crate) fn owns(method: &Method, path: &str) -> bool {
 pub(crate) async fn answer(api: &Api, call: &Call<'_>) -> Reply {
     match route(api, call).await {
         Ok(reply) => reply,
-        Err(problem) => problem.zipkin(),
+        Err(problem) => problem.text(),
     }
 }
 
@@ -48,14 +48,17 @@ async fn route(api: &Api, call: &Call<'_>) -> Result<Reply, Problem> {
         _ => {}
     }
     let path = bare(call.path);
-    if let Some(id) = path.strip_prefix("/api/v2/trace/") {
+    if let Some(id) = path.strip_prefix("/api/v2/trace/").filter(|id| !id.is_empty() && !id.contains('/')) {
         return trace(api, id).await;
     }
     match path {
         "/api/v2/services" => names(api, |store| Ok(lower(store.services()?))).await,
         "/api/v2/spans" => {
-            let service = required(call, "serviceName")?;
+            let service = zipkin::required(&call.params, "serviceName")?.to_owned();
             names(api, move |store| {
+                if service.is_empty() {
+                    return Ok(BTreeSet::new());
+                }
                 let mut found = Vec::new();
                 for name in same_name(store, &service)? {
                     found.extend(store.operations(&name)?.into_iter().map(|o| o.name));
@@ -65,12 +68,8 @@ async fn route(api: &Api, call: &Call<'_>) -> Result<Reply, Problem> {
             .await
         }
         "/api/v2/remoteServices" => {
-            let name = required(call, "serviceName")?;
-            let of_service = Expr::Is(Cond::Service { name, fold: true });
-            names(api, move |store| {
-                Ok(lower(store.attribute_values_where(keys::PEER_SERVICE, &of_service, NAMES)?))
-            })
-            .await
+            let name = zipkin::required(&call.params, "serviceName")?.to_owned();
+            names(api, move |store| remote_services(store, name)).await
         }
         "/api/v2/traces" => traces(api, call).await,
         "/api/v2/traceMany" => many(api, call).await,
@@ -83,7 +82,10 @@ async fn route(api: &Api, call: &Call<'_>) -> Result<Reply, Problem> {
             Ok(Reply::json(json!(api.config().zipkin_autocomplete).to_string()).cached(NAMES_AGE))
         }
         "/api/v2/autocompleteValues" => {
-            let key = required(call, "key")?;
+            let key = zipkin::required(&call.params, "key")?.to_owned();
+            if key.is_empty() {
+                return Err(Problem::Invalid("key was empty".into()));
+            }
             if !api.config().zipkin_autocomplete.contains(&key) {
                 return Ok(Reply::json("[]"));
             }
@@ -99,13 +101,6 @@ async fn route(api: &Api, call: &Call<'_>) -> Result<Reply, Problem> {
     }
 }
 
-fn required(call: &Call<'_>, key: &str) -> Result<String, Problem> {
-    match call.params.first(key) {
-        Some(text) => Ok(text.to_owned()),
-        None => Err(Problem::Invalid(format!("{key} parameter is required"))),
-    }
-}
-
 /// Zipkin's names are in lower case.
 fn lower(names: Vec<String>) -> BTreeSet<String> {
     names.into_iter().filter(|n| !n.is_empty()).map(|n| n.to_lowercase()).collect()
@@ -116,6 +111,19 @@ fn same_name(store: &dyn SpanReader, name: &str) -> Result<Vec<String>, Problem>
     let mut services = store.services()?;
     services.retain(|s| s.to_lowercase() == name.to_lowercase());
     Ok(services)
+}
+
+fn remote_services(store: &dyn SpanReader, name: String) -> Result<BTreeSet<String>, Problem> {
+    if name.is_empty() {
+        return Ok(BTreeSet::new());
+    }
+    let of_service = Expr::Is(Cond::Service { name, fold: true });
+    let mut found = Vec::new();
+    for (key, spans) in zipkin::remote_service_keys() {
+        let on = Expr::And(vec![of_service.clone(), spans]);
+        found.extend(store.attribute_values_where(key, &on, NAMES)?);
+    }
+    Ok(lower(found))
 }
 
 async fn names(

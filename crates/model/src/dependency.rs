@@ -7,6 +7,7 @@
 //! although client and server report it, the remote name where the other side
 //! reports nothing, brokers between producers and consumers.
 
+use crate::peer::{local_address, remote_service};
 use crate::{Batch, Dependency, Span, SpanId, SpanKind, TimeRange, flags};
 use std::collections::{BTreeMap, HashMap, VecDeque};
 
@@ -25,19 +26,18 @@ enum Call {
 }
 
 impl Links {
-    /// Counts the calls of one trace whose (callee's or, lacking that,
-    /// caller's) span starts in `range`. A span without start counts as
-    /// starting with its trace. The batch must hold all spans of the trace
-    /// that are known, and of no other.
+    /// Counts the calls of one trace if some span of it starts in `range`: a
+    /// trace counts whole or not at all, as with Zipkin and Jaeger. The batch
+    /// must hold all spans of the trace that are known, and of no other.
     pub fn add_trace(&mut self, trace: &Batch, range: TimeRange) {
+        if !trace.spans.iter().any(|s| s.flags & flags::NO_START == 0 && range.contains(s.start)) {
+            return;
+        }
         let mut nodes = merged(trace);
-        let Some(begin) = nodes.iter().filter_map(|n| n.start).min() else { return };
         let tree = Tree::new(&nodes);
         tree.name_servers(&mut nodes);
         for &at in &tree.order {
-            if range.contains(nodes[at].start.unwrap_or(begin)) {
-                self.link(&nodes, &tree, at);
-            }
+            self.link(&nodes, &tree, at);
         }
     }
 
@@ -156,6 +156,14 @@ impl Links {
     }
 }
 
+/// Zipkin goes by the tag `error` alone, whatever other tags say.
+fn failed_call(trace: &Batch, span: &Span) -> bool {
+    if span.flags & flags::FROM_ZIPKIN != 0 {
+        return trace.get(span.attrs, crate::keys::ERROR).is_some();
+    }
+    span.is_error()
+}
+
 fn failed(error: bool) -> Call {
     if error { Call::Failed } else { Call::Plain }
 }
@@ -169,6 +177,9 @@ enum Kind {
     Consumer,
 }
 
+/// IPv4, IPv6 and port of the side that recorded a span.
+type Address<'a> = (Option<&'a str>, Option<&'a str>, Option<f64>);
+
 /// One span, or one half of a shared span, all its partial reports merged.
 #[derive(Clone, Debug)]
 struct Node<'a> {
@@ -179,10 +190,9 @@ struct Node<'a> {
     /// It does not say its kind, but is of a type that servers have.
     may_serve: bool,
     service: Option<&'a str>,
-    address: Option<&'a str>,
+    address: Address<'a>,
     remote: Option<&'a str>,
     error: bool,
-    start: Option<i64>,
 }
 
 impl<'a> Node<'a> {
@@ -193,6 +203,8 @@ impl<'a> Node<'a> {
             parent: span.parent_id,
             shared: span.flags & flags::SHARED != 0,
             kind: match span.kind {
+                // Zipkin goes by the kind alone.
+                _ if span.flags & flags::KIND_FROM_TAG != 0 => None,
                 SpanKind::Client => Some(Kind::Client),
                 SpanKind::Server => Some(Kind::Server),
                 SpanKind::Producer => Some(Kind::Producer),
@@ -201,30 +213,33 @@ impl<'a> Node<'a> {
             },
             may_serve: span.kind == SpanKind::Unspecified && trace.role(span) == SpanKind::Server,
             service: text(span.service),
-            address: trace.get_str(span.attrs, "net.host.ip"),
-            remote: trace.get_str(span.attrs, crate::keys::PEER_SERVICE).filter(|s| !s.is_empty()),
-            error: span.is_error(),
-            start: (span.flags & flags::NO_START == 0).then_some(span.start),
+            address: local_address(trace, span),
+            remote: remote_service(trace, span),
+            error: failed_call(trace, span),
         }
     }
 
     /// Whether the other may be a further report of this one.
     fn takes(&self, other: &Self) -> bool {
-        let agree = |a: Option<&str>, b: Option<&str>| a.is_none() || b.is_none() || a == b;
+        fn agree<T: PartialEq>(a: Option<T>, b: Option<T>) -> bool {
+            a.is_none() || b.is_none() || a == b
+        }
         self.id == other.id
             && self.shared == other.shared
             && agree(self.service, other.service)
-            && agree(self.address, other.address)
+            && agree(self.address.0, other.address.0)
+            && agree(self.address.1, other.address.1)
+            && agree(self.address.2, other.address.2)
     }
 
     fn merge(&mut self, other: Self) {
         self.kind = self.kind.or(other.kind);
         self.may_serve |= other.may_serve;
         self.service = self.service.or(other.service);
-        self.address = self.address.or(other.address);
+        let (v4, v6, port) = other.address;
+        self.address = (self.address.0.or(v4), self.address.1.or(v6), self.address.2.or(port));
         self.remote = self.remote.or(other.remote);
         self.error |= other.error;
-        self.start = self.start.or(other.start);
         if self.parent.is_zero() {
             self.parent = other.parent;
         }
@@ -237,7 +252,7 @@ fn merged(trace: &Batch) -> Vec<Node<'_>> {
     let mut all: Vec<Node<'_>> = trace.spans.iter().map(|s| Node::new(trace, s)).collect();
     all.sort_by_key(|n| {
         let order = u8::from(n.shared) * 2 + u8::from(n.kind != Some(Kind::Client) && !n.shared);
-        (n.id, order, n.service.is_some(), n.service, n.address)
+        (n.id, order, n.service.is_some(), n.service, n.address.0, n.address.1)
     });
     let mut out: Vec<Node<'_>> = Vec::with_capacity(all.len());
     for mut node in all {
@@ -292,9 +307,9 @@ impl Tree {
             let found = if node.shared {
                 by_id.get(&node.id).copied().or_else(|| by_id.get(&node.parent).copied())
             } else {
-                shared
-                    .get(&(node.parent, node.service))
-                    .copied()
+                // A child that does not say whose it is belongs to the caller.
+                node.service
+                    .and_then(|_| shared.get(&(node.parent, node.service)).copied())
                     .or_else(|| by_id.get(&node.parent).copied())
                     .or_else(|| shared.get(&(node.parent, None)).copied())
             };
@@ -462,13 +477,17 @@ mod tests {
     }
 
     #[test]
-    fn calls_outside_the_range_do_not_count() {
+    fn a_trace_counts_whole_if_it_reaches_into_the_range() {
         let drafts = [
-            Draft::new(1, 1).kind(Client).service("a").tag("peer.service", "x").start(10),
-            Draft::new(1, 2).kind(Client).service("a").tag("peer.service", "x").start(20),
+            Draft::new(1, 1).kind(Server).service("a").start(10),
+            Draft::new(1, 2).parent(1).kind(Client).service("a").tag("peer.service", "x").start(10),
+            Draft::new(1, 3).parent(1).kind(Client).service("a").tag("peer.service", "y").start(20),
         ];
-        let mut sum = Links::default();
-        sum.add_trace(&batch(&drafts), TimeRange { start: 15, end: 20 });
-        assert_eq!(sum.finish().len(), 1);
+        let calls = |start, end| {
+            let mut sum = Links::default();
+            sum.add_trace(&batch(&drafts), TimeRange { start, end });
+            sum.finish().len()
+        };
+        assert_eq!((calls(15, 20), calls(11, 19)), (2, 0));
     }
 }

@@ -11,6 +11,7 @@
 //! | `intake.rs` | [`Intake`]: protocol, transport and client flags of the request a batch came in |
 //! | `keys.rs` | well-known attribute keys |
 //! | `predicate.rs` | [`Expr`]: conditions on one span, and their evaluation |
+//! | `peer.rs` | [`remote_service`]: the two ends of a call |
 //! | `dependency.rs` | [`Links`]: calls between services, read off whole traces |
 //! | `stats.rs` | [`stats`]: statistics as tracers send them and as they leave |
 //! | `storage.rs` | [`SpanWriter`], [`SpanReader`], [`Search`]: the seam to any store |
@@ -29,6 +30,7 @@ mod intake;
 pub mod keys;
 #[cfg(any(test, feature = "test-util"))]
 pub mod memory;
+mod peer;
 mod predicate;
 mod span;
 pub mod stats;
@@ -43,6 +45,7 @@ pub use batch::{
 pub use dependency::Links;
 pub use id::{IdError, SpanId, TraceId};
 pub use intake::{ClientFlags, Intake, Protocol, Transport};
+pub use peer::remote_service;
 pub use predicate::{AttrScope, Cond, Expr, Literal, Op, is_intrinsic};
 pub use span::{Event, Link, Span, SpanKind, Status, flags};
 pub use storage::{

@@ -100,9 +100,25 @@ pub mod flags {
     pub const FROM_JAEGER: u64 = 1 << 37;
     /// Came as OTLP.
     pub const FROM_OTLP: u64 = 1 << 38;
-    /// Bits 48–55: which attributes of a Zipkin span are parts of its
+    /// Bits 48–54: which attributes of a Zipkin span are parts of its
     /// endpoints rather than tags (see `codec/src/zipkin/endpoint.rs`).
-    pub const ENDPOINT_PARTS: u64 = 0xff << 48;
+    pub const ENDPOINT_PARTS: u64 = 0x7f << 48;
+    /// The local endpoint has an IPv4 address.
+    pub const LOCAL_IPV4: u64 = 1 << 48;
+    /// The local endpoint has an IPv6 address.
+    pub const LOCAL_IPV6: u64 = 1 << 49;
+    /// The local endpoint has a port.
+    pub const LOCAL_PORT: u64 = 1 << 50;
+    /// The remote endpoint has a service name.
+    pub const REMOTE_SERVICE: u64 = 1 << 51;
+    /// The remote endpoint has an IPv4 address.
+    pub const REMOTE_IPV4: u64 = 1 << 52;
+    /// The remote endpoint has an IPv6 address.
+    pub const REMOTE_IPV6: u64 = 1 << 53;
+    /// The remote endpoint has a port.
+    pub const REMOTE_PORT: u64 = 1 << 54;
+    /// Bit 55: the kind of a Zipkin span was read off its tag `span.kind`.
+    pub const KIND_FROM_TAG: u64 = 1 << 55;
     /// Leaves for Datadog although its chunk does not (singly sampled span,
     /// analysed event); see [`crate::Leaves`].
     pub const LEAVES: u64 = 1 << 40;

@@ -49,9 +49,8 @@ pub fn jaeger(key: &str, value: &str) -> Expr {
 /// whose failure is only read off its HTTP status is shown as failed but is not
 /// found by the tag.
 fn said_to_have_failed() -> Expr {
-    let not = |e: Expr| Expr::Not(Box::new(e));
     let only_read_off = Expr::And(vec![
-        Expr::Is(Cond::Flags(flags::FROM_JAEGER)),
+        flag(flags::FROM_JAEGER),
         not(attr(AttrScope::Span, keys::ERROR, "true")),
         not(attr(AttrScope::Span, keys::STATUS_CODE, "ERROR")),
     ]);
@@ -71,9 +70,42 @@ pub(crate) fn of_kind(kind: SpanKind) -> Expr {
     Expr::Or(vec![named, Expr::And(vec![unnamed, attr(AttrScope::Span, keys::SPAN_TYPE, implied)])])
 }
 
+fn flag(bits: u64) -> Expr {
+    Expr::Is(Cond::Flags(bits))
+}
+
+fn not(e: Expr) -> Expr {
+    Expr::Not(Box::new(e))
+}
+
+/// Where Zipkin's API shows an attribute as a tag: on the span and its
+/// resource, but the service's name is no tag.
+fn zipkin_scope(key: &str) -> AttrScope {
+    if key == keys::SERVICE_NAME { AttrScope::Span } else { AttrScope::SpanOrResource }
+}
+
+/// Spans on which an attribute of this key is a tag and not a part of a Zipkin
+/// span's endpoints, which stand among the attributes under these names.
+fn zipkin_tag(key: &str, found: Expr) -> Expr {
+    const V4_AND_V6: u64 = flags::LOCAL_IPV4 | flags::LOCAL_IPV6;
+    let has = match key {
+        "net.host.ip" => Expr::Or(vec![flag(flags::LOCAL_IPV4), flag(flags::LOCAL_IPV6)]),
+        "net.host.ipv6" => flag(V4_AND_V6),
+        "net.host.port" => flag(flags::LOCAL_PORT),
+        keys::PEER_SERVICE => flag(flags::REMOTE_SERVICE),
+        "net.peer.ip" => Expr::Or(vec![flag(flags::REMOTE_IPV4), flag(flags::REMOTE_IPV6)]),
+        "net.peer.ipv6" => flag(flags::REMOTE_IPV4 | flags::REMOTE_IPV6),
+        "net.peer.port" => flag(flags::REMOTE_PORT),
+        _ => return found,
+    };
+    let beside = Cond::HasAttr { scope: AttrScope::Span, key: format!("zipkin.{key}") };
+    let part = Expr::And(vec![flag(flags::FROM_ZIPKIN), has, not(Expr::Is(beside))]);
+    Expr::And(vec![found, not(part)])
+}
+
 /// A tag of a Zipkin span, which has those of its resource too.
 pub fn zipkin(key: &str, value: &str) -> Expr {
-    let plain = attr(AttrScope::SpanOrResource, key, value);
+    let plain = zipkin_tag(key, attr(zipkin_scope(key), key, value));
     let special = match key {
         // The tag as it came says more than the status made of it.
         keys::ERROR if value == "true" => {
@@ -87,7 +119,8 @@ pub fn zipkin(key: &str, value: &str) -> Expr {
         _ => None,
     };
     match special {
-        Some(special) => Expr::Or(vec![plain, special]),
+        // What came as Zipkin has the tags that it came with, and no others.
+        Some(special) => Expr::Or(vec![plain, Expr::And(vec![not(flag(flags::FROM_ZIPKIN)), special])]),
         None => plain,
     }
 }
@@ -96,10 +129,10 @@ pub fn zipkin(key: &str, value: &str) -> Expr {
 pub fn zipkin_word(word: &str) -> Expr {
     let mut any = vec![
         Expr::Is(Cond::EventName(word.to_owned())),
-        Expr::Is(Cond::HasAttr { scope: AttrScope::SpanOrResource, key: word.to_owned() }),
+        zipkin_tag(word, Expr::Is(Cond::HasAttr { scope: zipkin_scope(word), key: word.to_owned() })),
     ];
     if word == keys::ERROR {
-        any.push(Expr::Is(Cond::Error(true)));
+        any.push(Expr::And(vec![not(flag(flags::FROM_ZIPKIN)), Expr::Is(Cond::Error(true))]));
     }
     Expr::Or(any)
 }

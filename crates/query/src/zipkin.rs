@@ -2,7 +2,7 @@
 //! (openzipkin/zipkin:zipkin/src/main/java/zipkin2/storage/QueryRequest.java).
 
 use crate::{Invalid, Params, tags};
-use spanloom_model::{AttrScope, Cond, Expr, Literal, Op, Search, TimeRange, TraceId, WindowOn, keys};
+use spanloom_model::{AttrScope, Cond, Expr, Literal, Op, Search, TimeRange, TraceId, WindowOn, flags, keys};
 
 /// Default number of traces.
 const LIMIT: i64 = 10;
@@ -16,9 +16,7 @@ const TERMS: usize = 100;
 pub fn search(params: &Params, now: i64, lookback: i64) -> Result<Search, Invalid> {
     let number = |key: &str| match params.get(key) {
         None => Ok(None),
-        Some(text) => {
-            text.parse::<i64>().map(Some).map_err(|_| Invalid(format!("{key} is not a number: {text}")))
-        }
+        Some(text) => text.parse::<i64>().map(Some).map_err(|_| not_a_number(text)),
     };
     let positive = |value: i64, key: &str| match value {
         1.. => Ok(value),
@@ -68,8 +66,36 @@ pub fn search(params: &Params, now: i64, lookback: i64) -> Result<Search, Invali
 
 /// Spans whose remote service is this one, in any case.
 fn remote(name: String) -> Expr {
-    let key = keys::PEER_SERVICE.to_owned();
-    Expr::Is(Cond::Attr { scope: AttrScope::Span, key, op: Op::Eq, value: Literal::Fold(name) })
+    let is = |(key, spans): (&str, Expr)| {
+        let (key, value) = (key.to_owned(), Literal::Fold(name.clone()));
+        Expr::And(vec![Expr::Is(Cond::Attr { scope: AttrScope::Span, key, op: Op::Eq, value }), spans])
+    };
+    Expr::Or(remote_service_keys().map(is).into())
+}
+
+/// The attributes that name the remote service, each with the spans on which
+/// it does (see [`spanloom_model::remote_service`]).
+pub fn remote_service_keys() -> [(&'static str, Expr); 2] {
+    let flag = |bits| Expr::Is(Cond::Flags(bits));
+    let not = |e| Expr::Not(Box::new(e));
+    let beside = Cond::HasAttr { scope: AttrScope::Span, key: keys::ZIPKIN_PEER_SERVICE.to_owned() };
+    let plain = Expr::Or(vec![
+        not(flag(flags::FROM_ZIPKIN)),
+        Expr::And(vec![flag(flags::REMOTE_SERVICE), not(Expr::Is(beside))]),
+    ]);
+    [(keys::PEER_SERVICE, plain), (keys::ZIPKIN_PEER_SERVICE, flag(flags::REMOTE_SERVICE))]
+}
+
+/// Java's text, which is what Zipkin answers.
+fn not_a_number(text: &str) -> Invalid {
+    Invalid(format!("For input string: \"{text}\""))
+}
+
+/// The value of a parameter that must be there, though it may be empty.
+pub fn required<'a>(params: &'a Params, key: &str) -> Result<&'a str, Invalid> {
+    // The text is that of Zipkin's HTTP server.
+    let missing = || Invalid(format!("Mandatory parameter/header/attribute is missing: {key}"));
+    params.first(key).ok_or_else(missing)
 }
 
 /// Terms of `annotationQuery`: tags and words joined by ` and `. Of several
@@ -95,12 +121,12 @@ fn annotations(text: &str) -> Vec<Expr> {
 
 /// Window of `GET /api/v2/dependencies`; `endTs` is required.
 pub fn dependencies(params: &Params, lookback: i64) -> Result<TimeRange, Invalid> {
-    let missing = || Invalid("endTs parameter is required".into());
-    let end = params.int("endTs")?.ok_or_else(missing)?;
+    let number = |text: &str| text.parse::<i64>().map_err(|_| not_a_number(text));
+    let end = number(required(params, "endTs")?)?;
     if end <= 0 {
         return Err(Invalid("endTs <= 0".into()));
     }
-    let lookback = params.int("lookback")?.unwrap_or(lookback);
+    let lookback = params.get("lookback").map(number).transpose()?.unwrap_or(lookback);
     if lookback <= 0 {
         return Err(Invalid("lookback <= 0".into()));
     }
@@ -140,7 +166,7 @@ pub fn parse_trace_id(text: &str) -> Result<TraceId, Invalid> {
 
 /// The ids of `GET /api/v2/traceMany`, in order.
 pub fn trace_ids(params: &Params) -> Result<Vec<TraceId>, Invalid> {
-    let text = params.first("traceIds").unwrap_or_default();
+    let text = required(params, "traceIds")?;
     if text.is_empty() {
         return Err(Invalid("traceIds parameter is empty".into()));
     }
@@ -171,7 +197,7 @@ mod tests {
             ("maxDuration=5", "maxDuration is only valid with minDuration"),
             ("minDuration=9&maxDuration=5", "maxDuration < minDuration"),
             ("minDuration=0", "minDuration <= 0"),
-            ("limit=x", "limit is not a number: x"),
+            ("limit=x", "For input string: \"x\""),
         ] {
             assert_eq!(
                 search(&Params::parse(query), 1_000_000_000, LOOKBACK).unwrap_err().0,

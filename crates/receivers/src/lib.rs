@@ -10,6 +10,7 @@
 //! | `answer.rs` | [`Answer`]: replies the way Go's `net/http` writes them |
 //! | `resend.rs` | recognising requests that a client sends again |
 //! | `mux.rs`, `media.rs` | paths the way Go's `ServeMux` reads them; content types |
+//! | `cors.rs` | [`Cors`]: pages in a browser that send spans |
 //! | `intake.rs` | from a request to an acknowledged batch, for the receivers below |
 //! | `grpc.rs` | unary gRPC |
 //! | `zipkin/` | Zipkin's collector, with the query API behind it |
@@ -25,6 +26,7 @@
 mod answer;
 mod body;
 mod conn;
+mod cors;
 pub mod datadog;
 mod grpc;
 mod h2c;
@@ -41,5 +43,6 @@ pub mod zipkin;
 
 pub use answer::{Answer, AnswerBody, StreamError};
 pub use body::{BodyError, BodyLimits, Compression, ExpandError, Received, expand, receive};
+pub use cors::Cors;
 pub use listener::{BindError, Listener};
 pub use server::{ConnInfo, Handler, HandlerFuture, Request, ServerConfig, ServerStats, serve};

@@ -84,6 +84,7 @@ struct Current {
     start: Option<i64>,
     end: i64,
     root: Option<(u8, i64, Vec<u8>)>,
+    root_has_start: bool,
     services: Vec<(Name, u64, u64)>,
     /// Start of the first row, and the longest duration or distance from it.
     first: i64,
@@ -204,7 +205,10 @@ impl TraceTable {
         } else {
             self.cut = true;
         }
-        let root = if facts.root && self.current.as_ref().is_some_and(|c| c.root.is_none()) {
+        // The first one; a report without time (tags sent later) only until
+        // another one comes.
+        let better = |c: &Current| c.root.is_none() || (!c.root_has_start && facts.has_start);
+        let root = if facts.root && self.current.as_ref().is_some_and(better) {
             let resource = self.name(facts.resource, 0);
             let mut names = Vec::new();
             for n in [&service, &name, &resource] {
@@ -216,7 +220,10 @@ impl TraceTable {
             None
         };
         let Some(c) = &mut self.current else { return Ok(()) };
-        c.root = c.root.take().or(root);
+        if root.is_some() {
+            c.root = root;
+            c.root_has_start = facts.has_start;
+        }
         c.spans += 1;
         // Without a start nothing bounds where the span lies.
         let reach = facts.duration.max(facts.start.saturating_sub(c.first));

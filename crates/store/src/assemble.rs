@@ -197,7 +197,10 @@ pub(crate) fn figures(batch: &Batch) -> Part {
             end = end.max(span.end());
         }
         if span.parent_id.is_zero() {
-            if root.is_none_or(|r| (span.start, span.span_id) < (r.start, r.span_id)) {
+            // A report without time (tags sent later) is not the root while
+            // another span can be it.
+            let rank = |s: &Span| (s.flags & flags::NO_START != 0, s.start, s.span_id);
+            if root.is_none_or(|r| rank(span) < rank(r)) {
                 root = Some(span);
             }
         } else if !ids.contains(&span.parent_id) {

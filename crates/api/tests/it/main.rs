@@ -1,6 +1,7 @@
 //! The APIs over real HTTP, before the reference store.
 #![allow(clippy::unwrap_used, clippy::panic)] // a test says what it expects by unwrapping
 
+mod agreement;
 mod clients;
 mod paths;
 mod routes;

@@ -375,6 +375,10 @@ settings! {
 
     /// Zipkin collector and query API.
     zipkin_address: Address = local(9411), "zipkin.address", ["SPANLOOM_ZIPKIN_ADDRESS"];
+    /// Origins of pages that may post spans to the Zipkin collector, as Zipkin's `ZIPKIN_QUERY_ALLOWED_ORIGINS`; empty: none.
+    zipkin_cors_origins: CommaOrWords = CommaOrWords(vec!["*".into()]), "zipkin.cors_origins", ["SPANLOOM_ZIPKIN_CORS_ORIGINS"];
+    /// Tags whose values Zipkin's search bar offers, as Zipkin's `AUTOCOMPLETE_KEYS`.
+    zipkin_autocomplete_keys: CommaOrWords = CommaOrWords::default(), "zipkin.autocomplete_keys", ["SPANLOOM_ZIPKIN_AUTOCOMPLETE_KEYS"];
     /// OTLP over gRPC.
     otlp_grpc_address: Address = local(4317), "otlp_grpc.address", ["SPANLOOM_OTLP_GRPC_ADDRESS"];
     /// OTLP over HTTP.

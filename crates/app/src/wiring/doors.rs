@@ -6,7 +6,7 @@ use http_body_util::{BodyExt, Limited};
 use spanloom_api::{Api, Door};
 use spanloom_pipeline::Inlet;
 use spanloom_receivers::jaeger::{self, UdpConfig, UdpReceiver};
-use spanloom_receivers::{Answer, AnswerBody, Handler, HandlerFuture, Listener, Request, ServerConfig};
+use spanloom_receivers::{Answer, AnswerBody, Cors, Handler, HandlerFuture, Listener, Request, ServerConfig};
 use spanloom_receivers::{otlp, zipkin};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Arc;
@@ -94,12 +94,13 @@ impl Doors {
         let wait = Duration::from_millis(s.decoder_timeout);
         if let Some(listener) = self.zipkin {
             let fallback = api.map(|api| Arc::new(Questions(api)) as Arc<dyn Handler>);
-            let config = zipkin::Config { wait, ..zipkin::Config::default() };
+            let cors = Cors { origins: s.zipkin_cors_origins.0.clone(), ..Cors::default() };
+            let config = zipkin::Config { wait, cors, ..zipkin::Config::default() };
             let handler = zipkin::Receiver::new(config, inlet.clone(), fallback);
             send.push(format!("Zipkin    http://{}/api/v2/spans", listener.address()));
             served.push((listener, handler.server_config(), Arc::new(handler)));
         }
-        let cors = otlp::Cors { origins: s.otlp_http_cors_origins.0.clone(), ..otlp::Cors::default() };
+        let cors = Cors { origins: s.otlp_http_cors_origins.0.clone(), ..Cors::default() };
         let config = otlp::Config { wait, cors, ..otlp::Config::default() };
         if let Some(listener) = self.otlp_http {
             let handler = otlp::HttpReceiver::new(config.clone(), inlet.clone());

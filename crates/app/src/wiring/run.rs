@@ -312,7 +312,11 @@ impl Program {
         let report = self.reporter();
         let api = self.store.as_ref().map(|store| {
             let reader = Arc::clone(store) as Arc<dyn SpanReader>;
-            let config = ApiConfig { version: env!("CARGO_PKG_VERSION").into(), ..ApiConfig::default() };
+            let config = ApiConfig {
+                version: env!("CARGO_PKG_VERSION").into(),
+                zipkin_autocomplete: s.zipkin_autocomplete_keys.0.clone(),
+                ..ApiConfig::default()
+            };
             Api::with_report(
                 reader,
                 Arc::new(Telling { report: Arc::clone(&report), why: Arc::clone(&self.why) }),

@@ -71,7 +71,7 @@ impl Draft {
         if span.parent_id == span.span_id {
             span.parent_id = SpanId(0);
         }
-        if span.kind == SpanKind::Client {
+        if span.kind == SpanKind::Client && span.flags & flags::KIND_FROM_TAG == 0 {
             span.flags &= !flags::SHARED;
         }
         span.error = i32::from(span.status == Status::Error);
@@ -107,8 +107,10 @@ impl Draft {
                 keys::SPAN_KIND if self.span.kind == SpanKind::Unspecified => {
                     let text = build.batch.str(value);
                     // Exactly what our encoder and the OpenTelemetry Collector write.
-                    self.span.kind =
-                        SpanKind::from_name(text).filter(|k| k.name() == text).unwrap_or_default();
+                    if let Some(kind) = SpanKind::from_name(text).filter(|k| k.name() == text) {
+                        self.span.kind = kind;
+                        self.span.flags |= flags::KIND_FROM_TAG;
+                    }
                 }
                 TRACE_STATE => self.span.trace_state = value,
                 SCOPE_NAME => scope[0] = value,

@@ -74,8 +74,13 @@ fn tag_text<'t>(batch: &'t Batch, tag: &'t Tag<'_>, buffer: &'t mut String) -> &
     }
 }
 
-const fn kind_number(kind: SpanKind) -> u64 {
-    match kind {
+/// Number of the kind in protobuf; 0 for none, and for one that only a tag
+/// says, which stays a tag.
+fn kind_number(batch: &Batch, span: &Span) -> u64 {
+    if span.flags & flags::KIND_FROM_TAG != 0 {
+        return 0;
+    }
+    match batch.role(span) {
         SpanKind::Client => 1,
         SpanKind::Server => 2,
         SpanKind::Producer => 3,
@@ -106,7 +111,7 @@ fn write_json<'a>(
     w.key("id");
     w.quoted(span.span_id);
     let names = ["", "CLIENT", "SERVER", "PRODUCER", "CONSUMER"];
-    let number = kind_number(batch.role(span)) as usize;
+    let number = kind_number(batch, span) as usize;
     if number != 0 {
         w.key("kind");
         w.quoted(names[number]);
@@ -188,7 +193,7 @@ fn write_proto<'a>(
         w.bytes(2, &span.parent_id.0.to_be_bytes());
     }
     w.bytes(3, &span.span_id.0.to_be_bytes());
-    w.varint(4, kind_number(batch.role(span)));
+    w.varint(4, kind_number(batch, span));
     w.bytes(5, lower(batch.str(span.name)).as_bytes());
     w.fixed64(6, view::timestamp(span) as u64);
     w.varint(7, view::duration(span) as u64);

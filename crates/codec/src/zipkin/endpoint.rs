@@ -17,7 +17,7 @@
 
 use crate::DecodeError;
 use crate::build::Build;
-use spanloom_model::{Attr, Batch, Span, Text, Value, flags};
+use spanloom_model::{Attr, Batch, Span, Text, Value, flags, keys};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 /// One side of a call.
@@ -74,12 +74,16 @@ const REMOTE: [Part; 4] = [
     part(5, "net.peer.ipv6", "zipkin.net.peer.ipv6"),
     part(6, "net.peer.port", "zipkin.net.peer.port"),
 ];
-const SERVICE: Part = part(3, "peer.service", "zipkin.peer.service");
+const SERVICE: Part = part(3, keys::PEER_SERVICE, keys::ZIPKIN_PEER_SERVICE);
 
-/// Adds an address to an endpoint; an IPv4-mapped IPv6 address counts as IPv4.
-/// What is not an address is ignored, as by Zipkin.
+/// Adds an address to an endpoint; an IPv6 address that only embeds an IPv4
+/// address (`::ffff:1.2.3.4`, `::1.2.3.4`) counts as that. What is not an
+/// address is ignored, as by Zipkin.
 pub(super) fn add_address(build: &mut Build, endpoint: &mut Endpoint, address: IpAddr, text: Option<Text>) {
-    let address = address.to_canonical();
+    let address = match address {
+        IpAddr::V6(v6) => embedded(v6).map_or(address, IpAddr::V4),
+        IpAddr::V4(_) => address,
+    };
     let is_same = |build: &Build, t: Text, printed: &str| build.batch.str(t) == printed;
     let place = if address.is_ipv4() { &mut endpoint.ipv4 } else { &mut endpoint.ipv6 };
     let printed = address.to_string();
@@ -87,6 +91,16 @@ pub(super) fn add_address(build: &mut Build, endpoint: &mut Endpoint, address: I
         Some(t) if is_same(build, t, &printed) => t,
         _ => build.batch.arena.push(&printed),
     };
+}
+
+fn embedded(address: Ipv6Addr) -> Option<Ipv4Addr> {
+    match address.segments() {
+        // `::` and `::1` mean themselves.
+        [0, 0, 0, 0, 0, 0, 0, 0 | 1] => None,
+        // Nothing else is in this block that was never handed out.
+        [0, 0, 0, 0, 0, 0 | 0xffff, ..] => address.to_ipv4(),
+        _ => None,
+    }
 }
 
 /// As [`add_address`], from a text.

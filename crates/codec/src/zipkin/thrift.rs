@@ -99,9 +99,12 @@ fn binary(r: &mut Reader<'_>, build: &mut Build, v1: &mut V1) -> Result<(), Deco
     let printed = match kind {
         0 => {
             let address = matches!(build.batch.str(key), "ca" | "sa" | "ma");
-            if address && bytes.first() == Some(&1) {
-                build.charge(size_of::<Binary>())?;
-                v1.binary.push(Binary { key, value: None, host });
+            if address {
+                // A false address says nothing.
+                if bytes.first() == Some(&1) {
+                    build.charge(size_of::<Binary>())?;
+                    v1.binary.push(Binary { key, value: None, host });
+                }
                 return Ok(());
             }
             Some((bytes.first() == Some(&1)).to_string())

@@ -4,15 +4,13 @@
 //! |---|---|
 //! | `mod.rs` | [`Config`]; [`HttpReceiver`], [`GrpcReceiver`] |
 //! | `http.rs` | `POST /v1/traces`, protobuf and JSON |
-//! | `cors.rs` | browsers |
 
-mod cors;
 mod http;
 
-pub use cors::Cors;
 pub use http::HttpReceiver;
 
 use crate::answer::Answer;
+use crate::cors::Cors;
 use crate::grpc;
 use crate::intake::{Gate, Taken};
 use crate::server::{Handler, HandlerFuture, Request, ServerConfig};

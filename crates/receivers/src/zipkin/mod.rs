@@ -4,6 +4,7 @@
 
 use crate::answer::{self, Answer};
 use crate::body::Compression;
+use crate::cors::Cors;
 use crate::intake::{Failure, Gate};
 use crate::media::media_type;
 use crate::server::{Handler, HandlerFuture, Request, ServerConfig};
@@ -30,10 +31,12 @@ pub struct Config {
     pub max_connections: usize,
     /// `Retry-After` of refusals, whole seconds.
     pub retry_after: Duration,
+    /// Pages that may send spans. Answers of the query API are not for them.
+    pub cors: Cors,
 }
 
 impl Default for Config {
-    /// 32 MiB, 1 s, 30 s, 1,000 connections, 1 s.
+    /// 32 MiB, 1 s, 30 s, 1,000 connections, 1 s, every page (as Zipkin).
     fn default() -> Self {
         Self {
             max_body: 32 << 20,
@@ -41,6 +44,7 @@ impl Default for Config {
             read_timeout: Duration::from_secs(30),
             max_connections: 1000,
             retry_after: Duration::from_secs(1),
+            cors: Cors { origins: vec!["*".into()], ..Cors::default() },
         }
     }
 }
@@ -71,23 +75,37 @@ impl Receiver {
     }
 
     async fn answer(&self, request: &mut Request) -> Answer {
-        let post = request.head.method == Method::POST;
-        let protocol = match request.head.uri.path() {
-            "/api/v2/spans" if post => protocol(2, request.header("content-type")),
-            "/api/v1/spans" if post => protocol(1, request.header("content-type")),
-            _ => {
-                return match &self.fallback {
-                    Some(fallback) => fallback.handle(request).await,
-                    None => answer::not_found(),
-                };
-            }
+        let version = match request.head.uri.path() {
+            "/api/v2/spans" => Some(2),
+            "/api/v1/spans" => Some(1),
+            _ => None,
         };
+        if let Some(version) = version {
+            if request.head.method == Method::POST {
+                let mut answer = self.take(request, version).await;
+                self.config.cors.mark(request, &mut answer);
+                return answer;
+            }
+            if let Some(answer) = self.config.cors.preflight(request) {
+                return answer;
+            }
+        }
+        match &self.fallback {
+            Some(fallback) => fallback.handle(request).await,
+            None => answer::not_found(),
+        }
+    }
+
+    async fn take(&self, request: &mut Request, version: u8) -> Answer {
+        let protocol = protocol(version, request.header("content-type"));
         // Zipkin looks for the word, wherever it stands.
         let coding = request.header("content-encoding").to_ascii_lowercase();
         let gzip = coding.contains("gzip");
         let compression = if gzip { Some(Compression::Gzip) } else { Compression::parse(&coding) };
         // A coding that we do not know: as Zipkin, read it as it is.
         let compression = compression.unwrap_or_default();
+        // Nothing is nothing, whatever it is said to be packed in.
+        let compression = if request.length() == Some(0) { Compression::default() } else { compression };
         let debug = protocol == Protocol::ZipkinProto && request.header("x-b3-flags") == "1";
         let decode = move |body, intake| {
             let mut batch = match protocol {

@@ -3,7 +3,8 @@
 use crate::doors::*;
 use crate::support::*;
 use spanloom_pipeline::{Outcome, PayloadOutcome};
-use spanloom_receivers::otlp::{Config, Cors};
+use spanloom_receivers::Cors;
+use spanloom_receivers::otlp::Config;
 use std::time::Duration;
 
 const PROTO: (&str, &str) = ("Content-Type", "application/x-protobuf");

@@ -26,6 +26,7 @@ async fn every_request_has_zipkins_status_and_text() {
         ("/api/v2/spans", vec![JSON], b"", 202, ""),
         ("/api/v1/spans", vec![JSON], v1, 202, ""),
         ("/api/v2/spans", vec![JSON, gzipped], &gz, 202, ""),
+        ("/api/v2/spans", vec![JSON, gzipped], b"", 202, ""),
         ("/api/v2/spans", vec![JSON, gzipped], SPAN, 400, "Cannot gunzip spans"),
         ("/api/v2/spans", vec![JSON], b"{}", 400, "Expected a JSON_V2 encoded list\n"),
         (
@@ -55,9 +56,23 @@ async fn every_request_has_zipkins_status_and_text() {
         assert_eq!((reply.status, reply.text().as_str()), (status, text), "{path} {headers:?}");
     }
     let counts = doors.finish().await;
-    assert_eq!(counts.payloads(PayloadOutcome::Accepted), 8);
+    assert_eq!(counts.payloads(PayloadOutcome::Accepted), 9);
     assert_eq!(counts.payloads(PayloadOutcome::Rejected), 5);
     assert_eq!(counts.spans(Outcome::Kept), 6);
+}
+
+#[tokio::test]
+async fn pages_may_post_spans_from_anywhere_as_to_zipkin() {
+    let doors = open().await;
+    let asked = [("Origin", "https://shop.example"), ("Access-Control-Request-Method", "POST")];
+    let reply = raw(doors.zipkin, &request("OPTIONS", "/api/v2/spans", &asked, None)).await.unwrap();
+    assert_eq!((reply.status, any(&reply, "access-control-allow-origin")), (204, Some("*")));
+    let reply = post(doors.zipkin, "/api/v2/spans", &[JSON, asked[0]], SPAN).await;
+    assert_eq!((reply.status, any(&reply, "access-control-allow-origin")), (202, Some("*")));
+    // What is stored is not for them.
+    let reply = raw(doors.zipkin, &request("OPTIONS", "/api/v2/services", &asked, None)).await.unwrap();
+    assert_eq!((reply.status, any(&reply, "access-control-allow-origin")), (404, None));
+    doors.finish().await;
 }
 
 #[tokio::test]

@@ -83,8 +83,9 @@ impl Oracle {
         for (id, spans) in self.traces() {
             let has = |s: &Span| s.flags & flags::NO_START == 0;
             let start = spans.iter().filter(|(_, s)| has(s)).map(|(_, s)| s.start).min();
-            let root =
-                spans.iter().filter(|(_, s)| s.parent_id.0 == 0).min_by_key(|(_, s)| (s.start, s.span_id));
+            // A report without time is not the root while another one can be it.
+            let rank = |s: &Span| (!has(s), s.start, s.span_id);
+            let root = spans.iter().filter(|(_, s)| s.parent_id.0 == 0).min_by_key(|(_, s)| rank(s));
             let moment = root.filter(|(_, s)| has(s)).map(|(_, s)| s.start).or(start);
             let in_window = |span: &Span| match s.window_on {
                 WindowOn::SpanStart => s.window.contains(span.start),

@@ -39,6 +39,25 @@ fn the_window_applies_to_the_root_or_the_earliest_span() {
     }
 }
 
+/// Tags sent after the span come as a second report of it, without time and
+/// without parent.
+#[test]
+fn a_late_report_without_time_is_not_the_root() {
+    let f = Fixture::new();
+    let late = S { trace: 1, id: 1, start: 0, name: "", flags: flags::NO_START, ..S::default() };
+    f.put(&zipkin(&[
+        S { trace: 1, id: 1, start: T0 + 50 * MS, name: "root", ..S::default() },
+        late,
+        S { trace: 1, id: 2, parent: 1, start: T0 + 10 * MS, ..S::default() },
+    ]));
+    for _ in 0..2 {
+        let list = f.store().search(&window(T0 + 45 * MS, T0 + 55 * MS)).unwrap();
+        assert_eq!(list.len(), 1);
+        assert_eq!(list[0].root_name, "root");
+        f.store().flush().unwrap();
+    }
+}
+
 #[test]
 fn conditions_may_be_met_by_different_spans() {
     let f = Fixture::new();

@@ -178,6 +178,34 @@ fn endpoints_are_normalised() {
     );
 }
 
+/// As answered by Zipkin 3.6.1 to the same spans.
+#[test]
+fn an_ipv6_address_that_embeds_an_ipv4_address_is_that() {
+    for (sent, kept) in [
+        ("::ffff:1.2.3.4", json!({"ipv4": "1.2.3.4"})),
+        ("::43.0.192.2", json!({"ipv4": "43.0.192.2"})),
+        ("::1", json!({"ipv6": "::1"})),
+        ("::", json!({"ipv6": "::"})),
+        ("2001:db8::1", json!({"ipv6": "2001:db8::1"})),
+        ("fe80::1%eth0", json!(null)),
+    ] {
+        let out = round_trip(json!([{"traceId": "a", "id": "b", "localEndpoint": {"ipv6": sent}}]));
+        assert_eq!(out[0].get("localEndpoint").cloned().unwrap_or_default(), kept, "{sent}");
+    }
+}
+
+#[test]
+fn a_kind_that_only_a_tag_says_stays_a_tag() {
+    let span =
+        json!({"traceId": "000000000000000a", "id": "000000000000000b", "tags": {"span.kind": "server"}});
+    assert_eq!(round_trip(json!([span])), json!([span]));
+    let shared = json!({"traceId": "000000000000000a", "id": "000000000000000b", "shared": true,
+        "tags": {"span.kind": "client"}});
+    assert_eq!(round_trip(json!([shared])), json!([shared]));
+    let batch = zipkin_json(&json!([span]).to_string()).unwrap();
+    assert_eq!(batch.spans[0].kind, SpanKind::Server, "for the other APIs it is one");
+}
+
 #[test]
 fn of_tags_with_one_key_the_last_counts() {
     let many: String = (0..100).map(|i| format!("\"k{i}\":\"v\",")).collect();

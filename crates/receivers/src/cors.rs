@@ -49,7 +49,7 @@ impl Cors {
 
     /// The answer to a browser's question before the request; `None` if this
     /// is none, or no page may send anyway.
-    pub(super) fn preflight(&self, request: &Request) -> Option<Answer> {
+    pub(crate) fn preflight(&self, request: &Request) -> Option<Answer> {
         let headers = &request.head.headers;
         let asked = headers.get(ACCESS_CONTROL_REQUEST_METHOD)?;
         if self.origins.is_empty() || request.head.method != Method::OPTIONS {
@@ -74,7 +74,7 @@ impl Cors {
     }
 
     /// Lets the page read the answer.
-    pub(super) fn mark(&self, request: &Request, answer: &mut Answer) {
+    pub(crate) fn mark(&self, request: &Request, answer: &mut Answer) {
         if self.origins.is_empty() {
             return;
         }
