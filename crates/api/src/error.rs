@@ -80,7 +80,7 @@ impl Problem {
         self.headers(Reply::json(json!({"error": error}).to_string()).status(self.status()))
     }
 
-    /// As Zipkin says it: plain text.
+    /// As Zipkin and Tempo say it: plain text.
     pub fn text(&self) -> Reply {
         self.headers(Reply::text(self.message()).status(self.status()))
     }

@@ -8,6 +8,7 @@
 //! | `error.rs` | [`Problem`]: one table of statuses, and each API's way to say it |
 //! | `jaeger.rs`, `jaeger_v3.rs` | Jaeger's first and third HTTP API |
 //! | `zipkin.rs` | Zipkin's API, health and UI settings |
+//! | `tempo/` | Tempo's API |
 //! | `own/` | `/api/spanloom/v1` |
 //! | `serve.rs` | [`serve`]: a listener of its own for a door |
 #![forbid(unsafe_code)]
@@ -20,6 +21,7 @@ mod reply;
 mod route;
 mod serve;
 mod state;
+mod tempo;
 mod zipkin;
 
 pub use error::Problem;

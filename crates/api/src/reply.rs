@@ -24,6 +24,11 @@ impl Reply {
         Self::new("application/json", body)
     }
 
+    /// A protobuf message.
+    pub fn protobuf(body: impl Into<Bytes>) -> Self {
+        Self::new("application/protobuf", body)
+    }
+
     /// Plain text.
     pub fn text(body: impl Into<Bytes>) -> Self {
         Self::new("text/plain; charset=utf-8", body)

@@ -1,7 +1,7 @@
 //! Which path is whose.
 
 use crate::reply::Reply;
-use crate::{Api, Problem, jaeger, jaeger_v3, own, zipkin};
+use crate::{Api, Problem, jaeger, jaeger_v3, own, tempo, zipkin};
 use bytes::Bytes;
 use http::{Method, Request, Response};
 use spanloom_query::Params;
@@ -14,6 +14,8 @@ pub enum Door {
     Query,
     /// 9411: Zipkin's API, next to its collector.
     Zipkin,
+    /// 3200: Tempo's API.
+    Tempo,
 }
 
 /// A request taken apart.
@@ -21,6 +23,7 @@ pub(crate) struct Call<'a> {
     pub method: &'a Method,
     pub path: &'a str,
     pub params: Params,
+    pub accept: &'a str,
     pub body: Bytes,
 }
 
@@ -31,6 +34,11 @@ impl Call<'_> {
             Method::GET | Method::HEAD => Ok(()),
             _ => Err(Problem::Method("GET")),
         }
+    }
+
+    /// Whether the client names this media type in `Accept`.
+    pub(crate) fn accepts(&self, kind: &str) -> bool {
+        self.accept.split(',').any(|part| part.split(';').next().is_some_and(|k| k.trim() == kind))
     }
 
     /// Only `POST`.
@@ -46,6 +54,7 @@ impl Api {
         match door {
             Door::Query => path == "/api" || path.starts_with("/api/"),
             Door::Zipkin => zipkin::owns(method, path),
+            Door::Tempo => true,
         }
     }
 
@@ -58,9 +67,11 @@ impl Api {
             return None;
         }
         let params = Params::parse(head.uri.query().unwrap_or_default());
-        let call = Call { method: &head.method, path, params, body };
+        let accept = head.headers.get(http::header::ACCEPT).and_then(|v| v.to_str().ok()).unwrap_or_default();
+        let call = Call { method: &head.method, path, params, accept, body };
         let reply = match door {
             Door::Zipkin => zipkin::answer(self, &call).await,
+            Door::Tempo => tempo::answer(self, &call).await,
             Door::Query => self.query(call).await,
         };
         let mut response = reply.into_response();

@@ -122,7 +122,7 @@ async fn answer(api: &Api, door: Door, request: Request<Incoming>, patience: Dur
     let (head, body) = request.into_parts();
     let problem = |p: Problem| match door {
         Door::Query => p.jaeger(),
-        Door::Zipkin => p.text(),
+        Door::Zipkin | Door::Tempo => p.text(),
     };
     let read = tokio::time::timeout(patience, Limited::new(body, api.config().max_body).collect());
     let body = match read.await {

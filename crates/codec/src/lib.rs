@@ -14,6 +14,7 @@
 //! | `zipkin/` | Zipkin v1 and v2: JSON, Thrift, protobuf |
 //! | `error.rs` | [`DecodeError`]: what the receiver must answer; [`Limits`] |
 //! | `jaeger_ui/` | traces as Jaeger UI reads them (output only) |
+//! | `tempo.rs` | traces as Tempo answers them (output only) |
 //! | `msgpack.rs` | bounded zero-copy reader |
 //! | `protobuf.rs`, `thrift.rs`, `json.rs` | bounded zero-copy readers, and writers |
 //! | `build.rs` | a batch under construction, for the decoders of mixed traces |
@@ -29,6 +30,7 @@ pub mod json;
 pub mod msgpack;
 pub mod otlp;
 pub mod protobuf;
+pub mod tempo;
 pub mod thrift;
 pub mod view;
 pub mod zipkin;

@@ -8,6 +8,7 @@
 //! | `jaeger.rs` | parameters of Jaeger's two APIs |
 //! | `zipkin.rs` | parameters of Zipkin's API |
 //! | `language.rs` | our query language: `service:api status:error duration:>200ms` |
+//! | `traceql/` | [`traceql::Query`]: TraceQL, as Tempo's users write it |
 //! | `trace.rs` | [`trace::Tree`]: parents, orphans, self time, critical path |
 //! | `dependencies.rs` | calls between services as the APIs show them |
 #![forbid(unsafe_code)]
@@ -18,6 +19,7 @@ pub mod language;
 mod params;
 mod tags;
 pub mod trace;
+pub mod traceql;
 pub mod zipkin;
 
 pub use params::{Params, parse_go_duration, parse_rfc3339, parse_trace_id};

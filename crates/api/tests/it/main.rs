@@ -6,4 +6,5 @@ mod clients;
 mod paths;
 mod routes;
 mod support;
+mod tempo;
 mod vectors;

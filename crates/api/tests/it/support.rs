@@ -21,6 +21,7 @@ pub struct Server {
     pub store: Arc<MemoryStore>,
     pub query: SocketAddr,
     pub zipkin: SocketAddr,
+    pub tempo: SocketAddr,
     client: Client<HttpConnector, Full<Bytes>>,
 }
 
@@ -57,20 +58,30 @@ impl Server {
 
     pub async fn over(store: Arc<MemoryStore>, api: Api) -> Self {
         let mut at = Vec::new();
-        for door in [Door::Query, Door::Zipkin] {
+        for door in [Door::Query, Door::Zipkin, Door::Tempo] {
             let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
             at.push(listener.local_addr().unwrap());
             tokio::spawn(serve(listener, api.clone(), door, ServeConfig::default(), std::future::pending()));
         }
         let client = Client::builder(TokioExecutor::new()).build_http();
-        Self { store, query: at[0], zipkin: at[1], client }
+        Self { store, query: at[0], zipkin: at[1], tempo: at[2], client }
     }
 
     pub async fn call(&self, door: Door, method: Method, path: &str, body: &str) -> Answer {
-        let at = if door == Door::Query { self.query } else { self.zipkin };
+        self.call_for("", door, method, path, body).await
+    }
+
+    /// With the media types that are wanted.
+    pub async fn call_for(&self, accept: &str, door: Door, method: Method, path: &str, body: &str) -> Answer {
+        let at = match door {
+            Door::Query => self.query,
+            Door::Zipkin => self.zipkin,
+            Door::Tempo => self.tempo,
+        };
         let request = Request::builder()
             .method(method)
             .uri(format!("http://{at}{path}"))
+            .header("accept", accept)
             .body(Full::new(Bytes::copy_from_slice(body.as_bytes())))
             .unwrap();
         let (head, body) = self.client.request(request).await.unwrap().into_parts();
@@ -84,5 +95,9 @@ impl Server {
 
     pub async fn zipkin(&self, path: &str) -> Answer {
         self.call(Door::Zipkin, Method::GET, path, "").await
+    }
+
+    pub async fn tempo(&self, path: &str) -> Answer {
+        self.call(Door::Tempo, Method::GET, path, "").await
     }
 }

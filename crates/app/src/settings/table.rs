@@ -399,7 +399,7 @@ settings! {
     jaeger_sampling_grpc_address: Address = local(5779), "jaeger_sampling_grpc.address", ["SPANLOOM_JAEGER_SAMPLING_GRPC_ADDRESS"];
     /// Web UI, Jaeger query API, our own API.
     query_address: Address = local(16686), "query.address", ["SPANLOOM_QUERY_ADDRESS"];
-    /// Tempo query API. Not served in this version.
+    /// Tempo query API.
     tempo_address: Address = local(3200), "tempo.address", ["SPANLOOM_TEMPO_ADDRESS"];
     /// Mesh resources over HTTP. Not served in this version.
     mesh_address: Address = local(5681), "mesh.address", ["SPANLOOM_MESH_ADDRESS"];

@@ -286,6 +286,10 @@ impl Program {
             (Mode::Run, Some(a)) => Some(ports::bind("query API", "query.address", a).await?),
             _ => None,
         };
+        let tempo = match (mode, s.tempo_address.0) {
+            (Mode::Run, Some(a)) => Some(ports::bind("Tempo API", "tempo.address", a).await?),
+            _ => None,
+        };
         let inlet = self.pipeline.inlet();
         let doors = Doors::bind(s, mode == Mode::Agent, &inlet).await?;
         let admin = match s.admin_address.0 {
@@ -323,18 +327,15 @@ impl Program {
                 config,
             )
         });
-        if let (Some(api), Some(Listener::Tcp(listener))) = (api.clone(), query) {
+        for (door, listener, name) in
+            [(Door::Query, query, "Jaeger API, search     "), (Door::Tempo, tempo, "Tempo API              ")]
+        {
+            let (Some(api), Some(Listener::Tcp(listener))) = (api.clone(), listener) else { continue };
             let address = listener.local_addr().map_or_else(|e| e.to_string(), |a| a.to_string());
-            look.push(format!("Jaeger API, search     http://{address}"));
+            look.push(format!("{name}http://{address}"));
             let mut stop = self.stop.watch();
             let stopped = async move { stop.reached(Phase::Draining).await };
-            self.servers.spawn(spanloom_api::serve(
-                listener,
-                api,
-                Door::Query,
-                ServeConfig::default(),
-                stopped,
-            ));
+            self.servers.spawn(spanloom_api::serve(listener, api, door, ServeConfig::default(), stopped));
         }
         let zipkin = doors.zipkin_address().filter(|_| api.is_some());
         look.extend(zipkin.map(|address| format!("Zipkin API             http://{address}")));
