@@ -235,7 +235,7 @@ impl<'a> View<'a> {
             Intrinsic::Status if span.is_error() => Val::Status(Status::Error),
             Intrinsic::Status => Val::Status(span.status),
             Intrinsic::StatusMessage => said(span.status_message),
-            Intrinsic::Kind => Val::Kind(self.kind(span)),
+            Intrinsic::Kind => Val::Kind(self.batch.role(span)),
             Intrinsic::Duration => {
                 if timed {
                     Val::Duration(span.duration)
@@ -286,15 +286,6 @@ impl<'a> View<'a> {
             }
         };
         f(&value)
-    }
-
-    /// A Datadog span that names no role has that of its type.
-    fn kind(&self, span: &Span) -> SpanKind {
-        match (span.kind, self.batch.str(span.span_type)) {
-            (SpanKind::Unspecified, "web") => SpanKind::Server,
-            (SpanKind::Unspecified, "http") => SpanKind::Client,
-            (kind, _) => kind,
-        }
     }
 
     /// The span at a position, which must be below [`View::len`].
