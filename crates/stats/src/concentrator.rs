@@ -233,22 +233,22 @@ impl Concentrator {
         dims.clear();
 
         let root_attrs = batch.spans.get(root).map(|s| s.attrs).unwrap_or_default();
-        let mut git = batch.get_text(root_attrs, keys::GIT_COMMIT_SHA);
-        if batch.intake.protocol == Protocol::DatadogV1 {
-            // v1.0 keeps it on the chunk or on the payload.
-            let resource = batch.resources.get(chunk.resource as usize).map(|r| r.attrs).unwrap_or_default();
-            git = git.or_else(|| {
-                [chunk.attrs, resource].iter().find_map(|a| batch.get_text(*a, keys::GIT_COMMIT_SHA))
-            });
-        }
-        let mut git = git.unwrap_or(Text::EMPTY);
+        let v1 = batch.intake.protocol == Protocol::DatadogV1;
+        // v1.0 says it of the payload, and no span is asked.
+        let holder = match batch.resources.get(chunk.resource as usize) {
+            Some(resource) if v1 => resource.attrs,
+            _ => root_attrs,
+        };
+        let mut git = batch.get_text(holder, keys::GIT_COMMIT_SHA).unwrap_or(Text::EMPTY);
         let parents =
             if batch.intake.protocol.is_datadog() { None } else { Some(Parents::new(batch, chunk)) };
         let scan = Scan { batch, keys: &self.keys, by_kind: self.settings.by_span_kind };
         for (i, span) in batch.chunk_spans(chunk).iter().enumerate() {
             let top_level = parents.as_ref().is_some_and(|p| p.is_top_level(batch, span));
             let at = chunk.spans.start as usize + i;
-            facts.extend(scan.span(at, span, top_level, &mut git, &mut dims));
+            let mut unasked = Text::EMPTY;
+            let of_span = if v1 { &mut unasked } else { &mut git };
+            facts.extend(scan.span(at, span, top_level, of_span, &mut dims));
         }
         if !facts.is_empty() {
             let weight = weight(batch.get_f64(root_attrs, keys::SAMPLE_RATE));
@@ -410,6 +410,9 @@ impl Concentrator {
                 extra.push(format!("{key}:{}", extra_value(value)));
             }
         }
+        // As texts: the colon comes after the dot of a longer key.
+        peers.sort_unstable();
+        extra.sort_unstable();
         (peers, extra)
     }
 
@@ -719,7 +722,7 @@ impl Group {
             peer_tags: self.peer_tags.to_vec(),
             is_trace_root: Trilean::from(self.root),
             grpc_status_code: self.grpc.map(|g| g.to_string()).unwrap_or_default(),
-            span_derived_primary_tags: self.extra_tags.to_vec(),
+            additional_metric_tags: self.extra_tags.to_vec(),
             ..ClientGroupedStats::default()
         }
     }

@@ -1,6 +1,6 @@
 //! What one pass over a span's attributes finds out for the statistics.
 
-use crate::rules::{decimal, grpc_status, kind_counts, status_from_number};
+use crate::rules::{grpc_status, kind_counts, whole, whole_text};
 use spanloom_model::{Batch, Protocol, Span, SpanKind, Text, Value, keys};
 use std::collections::HashMap;
 
@@ -119,7 +119,8 @@ impl Scan<'_> {
         let mut service_source = Text::EMPTY;
         let mut base_service = Text::EMPTY;
         let mut status = Ranked(0, None);
-        let mut grpc = Ranked(0, None);
+        let (mut grpc, mut response) = (Ranked(0, None), Ranked(0, None));
+        let (mut system, mut system_name) = (None, None);
         for attr in batch.attrs(span.attrs) {
             let key = batch.arena.bytes(attr.key);
             if let Value::Str(value) = attr.value
@@ -138,14 +139,15 @@ impl Scan<'_> {
                 (b"span.kind", Value::Str(t)) => kind_tag = kind_tag.or(Some(t)),
                 (b"_dd.svc_src", Value::Str(t)) if service_source.is_empty() => service_source = t,
                 (b"_dd.git.commit.sha", Value::Str(t)) if git.is_empty() => *git = t,
-                (b"http.status_code", Value::Str(_)) => status.offer(1, attr.value),
-                (b"http.status_code", v) if v.as_f64().is_some() => status.offer(0, v),
-                (b"http.response.status_code", Value::Str(_)) => status.offer(3, attr.value),
-                (b"http.response.status_code", v) if v.as_f64().is_some() => status.offer(2, v),
-                (b"rpc.grpc.status_code", v) => grpc.offer(0, v),
-                (b"grpc.code", v) => grpc.offer(1, v),
-                (b"rpc.grpc.status.code", v) => grpc.offer(2, v),
-                (b"grpc.status.code", v) => grpc.offer(3, v),
+                (b"http.status_code", v) => offer_status(&mut status, 0, v, batch),
+                (b"http.response.status_code", v) => offer_status(&mut status, 2, v, batch),
+                (b"rpc.grpc.status_code", v) => offer_grpc(&mut grpc, 0, v),
+                (b"grpc.code", v) => offer_grpc(&mut grpc, 2, v),
+                (b"rpc.grpc.status.code", v) => offer_grpc(&mut grpc, 4, v),
+                (b"grpc.status.code", v) => offer_grpc(&mut grpc, 6, v),
+                (b"rpc.response.status_code", v) => offer_grpc(&mut response, 8, v),
+                (b"rpc.system.name", Value::Str(t)) if !t.is_empty() => system_name = system_name.or(Some(t)),
+                (b"rpc.system", Value::Str(t)) if !t.is_empty() => system = system.or(Some(t)),
                 (b"_dd.base_service", Value::Str(t)) if base_service.is_empty() => base_service = t,
                 _ => {}
             }
@@ -163,19 +165,21 @@ impl Scan<'_> {
             return None;
         }
         self.choose_dims(kind_text, base_service, first_dim, dims);
+        // A key that other systems use too: it counts where gRPC is named.
+        if system_name.or(system).is_some_and(|t| batch.str(t) == "grpc")
+            && let Ranked(rank, Some(value)) = response
+        {
+            grpc.offer(rank, value);
+        }
         Some(Facts {
             span: at as u32,
             kind,
-            status: match status.1 {
-                Some(Value::Str(t)) => decimal(batch.str(t)).unwrap_or(0),
-                Some(v) => status_from_number(v.as_f64().unwrap_or(0.0)),
-                None => 0,
-            },
-            // The first key that is there decides, even if its value is no status
+            status: status.1.and_then(|n| u32::try_from(n).ok()).unwrap_or(0),
+            // The first key that is there decides, even if its text is no status
             // (observed).
             grpc: match grpc.1 {
                 Some(Value::Str(t)) => grpc_status(batch.str(t)),
-                Some(v) => v.as_f64().filter(|n| (0.0..=4_294_967_295.0).contains(n)).map(|n| n as u32),
+                Some(v) => whole(v).and_then(|n| u32::try_from(n).ok()),
                 None => None,
             },
             service_source,
@@ -212,12 +216,42 @@ impl Scan<'_> {
     }
 }
 
+/// An HTTP status: of two values under a key the number counts before the
+/// text, and what is no whole number leaves it to the next.
+fn offer_status(status: &mut Ranked<i64>, rank: u8, value: Value, batch: &Batch) {
+    match value {
+        Value::Str(t) => whole_text(batch.str(t)).into_iter().for_each(|n| status.offer(rank + 1, n)),
+        v => whole(v).into_iter().for_each(|n| status.offer(rank, n)),
+    }
+}
+
+/// A gRPC status: of two values under a key the text counts before the number;
+/// an empty text and a number with a fraction count as absent.
+fn offer_grpc(grpc: &mut Ranked<Value>, rank: u8, value: Value) {
+    match value {
+        Value::Str(t) if t.is_empty() => {}
+        Value::Str(_) => grpc.offer(rank, value),
+        v if whole(v).is_some() => grpc.offer(rank + 1, v),
+        _ => {}
+    }
+}
+
 /// Whether a key has the length and the first letter of one looked for here;
 /// spares most attributes a dozen comparisons.
 #[inline]
 fn may_matter(key: &[u8]) -> bool {
-    const LENGTHS: u32 =
-        1 << 9 | 1 << 10 | 1 << 11 | 1 << 12 | 1 << 13 | 1 << 16 | 1 << 18 | 1 << 19 | 1 << 20 | 1 << 25;
+    const LENGTHS: u32 = 1 << 9
+        | 1 << 10
+        | 1 << 11
+        | 1 << 12
+        | 1 << 13
+        | 1 << 15
+        | 1 << 16
+        | 1 << 18
+        | 1 << 19
+        | 1 << 20
+        | 1 << 24
+        | 1 << 25;
     key.len() < 32 && LENGTHS >> key.len() & 1 != 0 && matches!(key[0], b'_' | b'g' | b'h' | b'r' | b's')
 }
 

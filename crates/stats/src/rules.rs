@@ -1,6 +1,8 @@
 //! Small rules of the aggregation, each a pure function
 //! (`datadog-agent:pkg/trace/stats/aggregation.go`, `statsraw.go`, `weight.go`).
 
+use spanloom_model::Value;
+
 /// Keys whose values name the peer of an outgoing call
 /// (`datadog-agent:pkg/trace/config/peer_tags.ini`).
 pub const DEFAULT_PEER_TAGS: &[&str] = &[
@@ -143,9 +145,25 @@ pub(crate) fn decimal(text: &str) -> Option<u32> {
     if text.bytes().all(|b| b.is_ascii_digit()) { text.parse().ok() } else { None }
 }
 
-/// HTTP status from a number; 0 if it is not one.
-pub(crate) fn status_from_number(n: f64) -> u32 {
-    if n > 0.0 && n <= f64::from(u32::MAX) { n as u32 } else { 0 }
+/// A number without a fraction that fits in 64 bits.
+pub(crate) fn whole(value: Value) -> Option<i64> {
+    match value {
+        Value::Int(n) => Some(n),
+        Value::Double(n) => whole_number(n),
+        _ => None,
+    }
+}
+
+/// A text that is such a number: decimal with or without a sign, or as a
+/// floating point number is written (`200.0`, `2e2`).
+pub(crate) fn whole_text(text: &str) -> Option<i64> {
+    text.parse().ok().or_else(|| whole_number(text.parse().ok()?))
+}
+
+/// 2^63 itself is too large, and not a number is not equal to itself.
+fn whole_number(n: f64) -> Option<i64> {
+    let bound = 2f64.powi(63);
+    ((-bound..bound).contains(&n) && n.fract() == 0.0).then_some(n as i64)
 }
 
 /// How many traces one stands for, from the root's `_sample_rate`.

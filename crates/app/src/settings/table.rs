@@ -221,7 +221,7 @@ settings! {
     peer_tags_aggregation: bool = true, "apm_config.peer_tags_aggregation", ["DD_APM_PEER_TAGS_AGGREGATION"];
     /// Statistics for every client, server, producer and consumer span.
     compute_stats_by_span_kind: bool = true, "apm_config.compute_stats_by_span_kind", ["DD_APM_COMPUTE_STATS_BY_SPAN_KIND"];
-    /// Tags of a span that become primary tags of its statistics.
+    /// Tags of a span that become additional tags of its statistics.
     span_derived_primary_tags: JsonList = JsonList::default(), "apm_config.span_derived_primary_tags", ["DD_APM_SPAN_DERIVED_PRIMARY_TAGS"];
     /// How SQL is scrubbed: empty, `obfuscate_only`, `normalize_only` or `obfuscate_and_normalize`.
     sql_obfuscation_mode: String = String::new(), "apm_config.sql_obfuscation_mode", ["DD_APM_SQL_OBFUSCATION_MODE"];

@@ -177,6 +177,64 @@ fn extra_dimensions_tell_groups_apart_and_long_values_are_blocked() {
     }
     let p = c.peek();
     let got: Vec<_> =
-        p.stats[0].stats[0].stats.iter().map(|g| (g.span_derived_primary_tags[0].as_str(), g.hits)).collect();
+        p.stats[0].stats[0].stats.iter().map(|g| (g.additional_metric_tags[0].as_str(), g.hits)).collect();
     assert_eq!(got, [("tenant:a", 1), ("tenant:b", 2), ("tenant:agent_blocked_value", 1)]);
+}
+
+#[test]
+fn a_status_is_what_the_first_key_with_one_says() {
+    let statuses = |meta: serde_json::Value, mut metrics: serde_json::Value| {
+        metrics["_top_level"] = json!(1);
+        let p = counted(settings(), &batch(&[json!({"meta": meta, "metrics": metrics})])).peek();
+        let g = &p.stats[0].stats[0].stats[0];
+        (g.http_status_code, g.grpc_status_code.clone())
+    };
+    let none = String::new;
+    // HTTP: numbers before texts, and what is no whole number is passed over.
+    assert_eq!(statuses(json!({"http.status_code": "404"}), json!({"http.status_code": 500})), (500, none()));
+    assert_eq!(statuses(json!({"http.status_code": "404"}), json!({"http.status_code": 3.7})), (404, none()));
+    assert_eq!(
+        statuses(json!({"http.status_code": "x"}), json!({"http.response.status_code": 503})),
+        (503, none())
+    );
+    for (text, code) in [("200.0", 200), ("2e2", 200), ("+5", 5), ("-1", 0), ("4294967296", 0), ("", 0)] {
+        assert_eq!(statuses(json!({"http.status_code": text}), json!({})).0, code, "{text}");
+    }
+    // gRPC: texts before numbers; fractions and empty texts count as absent.
+    assert_eq!(statuses(json!({"grpc.code": "NOT_FOUND"}), json!({"grpc.code": 2})).1, "5");
+    assert_eq!(statuses(json!({"grpc.code": ""}), json!({"grpc.code": 2})).1, "2");
+    assert_eq!(statuses(json!({"grpc.code": "7"}), json!({"rpc.grpc.status_code": 0.5})).1, "7");
+    assert_eq!(statuses(json!({"rpc.grpc.status_code": "?", "grpc.code": "7"}), json!({})).1, "");
+    // A key that other systems share counts where gRPC is named, by the newer key if it is there.
+    let of = |more: serde_json::Value| {
+        let mut meta = more;
+        meta["rpc.response.status_code"] = json!("UNAVAILABLE");
+        statuses(meta, json!({})).1
+    };
+    assert_eq!(of(json!({})), "");
+    assert_eq!(of(json!({"rpc.system": "grpc"})), "14");
+    assert_eq!(of(json!({"rpc.system.name": "grpc"})), "14");
+    assert_eq!(of(json!({"rpc.system": "grpc", "rpc.system.name": "connect"})), "");
+}
+
+#[test]
+fn peer_tags_are_ordered_as_texts() {
+    let meta =
+        json!({"span.kind": "client", "messaging.destination": "a", "messaging.destination.name": "b"});
+    let p = counted(settings(), &batch(&[json!({"meta": meta, "metrics": {"_top_level": 1}})])).peek();
+    let tags = &p.stats[0].stats[0].stats[0].peer_tags;
+    assert_eq!(tags[..], ["messaging.destination.name:b", "messaging.destination:a"]);
+}
+
+#[test]
+fn of_v1_the_payload_says_which_commit_it_is() {
+    let spans = [json!({"meta": {"_dd.git.commit.sha": "span"}, "metrics": {"_top_level": 1}})];
+    let mut b = batch(&spans);
+    assert_eq!(counted(settings(), &b).peek().stats[0].git_commit_sha, "span");
+    b.intake.protocol = Protocol::DatadogV1;
+    assert_eq!(counted(settings(), &b).peek().stats[0].git_commit_sha, "");
+    let (key, value) = (b.arena.push("_dd.git.commit.sha"), Value::Str(b.arena.push("payload")));
+    b.attrs.push(Attr { key, value });
+    b.resources[0].attrs = Range32::new(b.attrs.len() - 1, b.attrs.len());
+    assert_eq!(counted(settings(), &b).peek().stats[0].git_commit_sha, "payload");
 }
