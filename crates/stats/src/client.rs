@@ -302,10 +302,9 @@ fn merge_sketch(merged: &mut Option<Sketch>, raw: &mut Vec<u8>, other: &[u8]) ->
             Err(_) => bad += 1,
         }
     }
-    if merged.is_some() {
-        raw.clear();
-        raw.shrink_to_fit();
-    }
+    // What cannot be read is not passed on either: it would stand for a part.
+    raw.clear();
+    raw.shrink_to_fit();
     bad
 }
 

@@ -7,29 +7,32 @@ use spanloom_model::stats::{ClientGroupedStats, ClientStatsBucket, ClientStatsPa
 pub const MAX_GROUPS: usize = 4000;
 
 /// Cuts a payload so that none has more than `max` groups ([`MAX_GROUPS`]).
-/// Nothing comes back if there is no group at all. Sources are cut by dealing
+/// Nothing comes back if there is no group at all; sources without groups go
+/// along with others. Sources are cut by dealing
 /// their groups round-robin, and keep all their fields (the reference loses
 /// the commit, the image tag and the process tags there). All results of a cut
 /// say so.
 pub fn split(payload: StatsPayload, max: usize) -> Vec<StatsPayload> {
     let max = max.max(1);
     let StatsPayload { agent_hostname, agent_env, agent_version, stats, client_computed, .. } = payload;
-    let mut packs: Vec<(usize, Vec<ClientStatsPayload>)> = Vec::new();
+    let mut packs: Vec<Vec<ClientStatsPayload>> = Vec::new();
+    let (mut held, mut pack) = (0, Vec::new());
     for part in stats.into_iter().flat_map(|p| split_source(p, max)) {
         let n = part.group_count();
-        match packs.last_mut() {
-            _ if n == 0 => {}
-            Some((held, pack)) if *held + n <= max => {
-                *held += n;
-                pack.push(part);
-            }
-            _ => packs.push((n, vec![part])),
+        if held + n > max {
+            packs.push(std::mem::take(&mut pack));
+            held = 0;
         }
+        held += n;
+        pack.push(part);
+    }
+    if held > 0 {
+        packs.push(pack);
     }
     let split_payload = packs.len() > 1;
     packs
         .into_iter()
-        .map(|(_, stats)| StatsPayload {
+        .map(|stats| StatsPayload {
             agent_hostname: agent_hostname.clone(),
             agent_env: agent_env.clone(),
             agent_version: agent_version.clone(),

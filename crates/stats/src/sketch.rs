@@ -10,7 +10,8 @@ pub enum SketchError {
     /// The protobuf message ends early or is malformed.
     #[error("malformed protobuf")]
     Malformed,
-    /// A mapping that cannot be converted (interpolated, or gamma outside 1–2).
+    /// A mapping that is missing or cannot be converted (an interpolation that
+    /// no tracer uses, or gamma outside 1–2).
     #[error("unsupported index mapping")]
     Mapping,
     /// A bin count or zero count is negative, infinite or not a number.
@@ -273,13 +274,13 @@ impl Sketch {
     /// sketch. Work and memory are bounded by the length of the input and by
     /// [`MAX_BINS`].
     pub fn decode(bytes: &[u8]) -> Result<Self, SketchError> {
-        let mut mapping = Mapping { gamma: GAMMA, offset: 0.0 };
+        let mut mapping = None;
         let (mut positive, mut negative) = (Store::default(), Store::default());
         let mut zero = 0.0;
         let mut r = Reader(bytes);
         while let Some(field) = r.field()? {
             match field {
-                (1, Field::Bytes(m)) => mapping = Mapping::decode(m)?,
+                (1, Field::Bytes(m)) => mapping = Some(Mapping::decode(m)?),
                 (2, Field::Bytes(m)) => decode_store(m, &mut positive)?,
                 (3, Field::Bytes(m)) => decode_store(m, &mut negative)?,
                 (4, Field::Fixed64(v)) => zero = checked_count(f64::from_bits(v))?,
@@ -287,6 +288,10 @@ impl Sketch {
             }
         }
         let mut out = Self { zero, ..Self::default() };
+        if bytes.is_empty() {
+            return Ok(out);
+        }
+        let mapping = mapping.ok_or(SketchError::Mapping)?;
         if mapping.is_ours() {
             out.positive = positive;
             out.negative = (!negative.bins.is_empty()).then(|| Box::new(negative));
@@ -304,17 +309,57 @@ impl Sketch {
 struct Mapping {
     gamma: f64,
     offset: f64,
+    steps: Steps,
+}
+
+/// How the logarithm grows between two powers of two: exactly, or as one of
+/// the cheaper formulas of sketches-go and sketches-java approximates it.
+#[derive(Clone, Copy, PartialEq)]
+enum Steps {
+    Logarithmic,
+    Linear,
+    Cubic,
+}
+
+impl Steps {
+    /// The value whose approximate binary logarithm is `log`.
+    fn value(self, log: f64) -> f64 {
+        let whole = log.floor();
+        let part = log - whole;
+        let significand = match self {
+            Self::Logarithmic => part.exp2(),
+            Self::Linear => 1.0 + part,
+            Self::Cubic => {
+                // The root of a·s³ + b·s² + c·s = part between 0 and 1.
+                const A: f64 = 6.0 / 35.0;
+                const B: f64 = -3.0 / 5.0;
+                const C: f64 = 10.0 / 7.0;
+                let d0 = B * B - 3.0 * A * C;
+                let d1 = 2.0 * B * B * B - 9.0 * A * B * C - 27.0 * A * A * part;
+                let p = ((d1 - (d1 * d1 - 4.0 * d0 * d0 * d0).sqrt()) / 2.0).cbrt();
+                1.0 - (B + p + d0 / p) / (3.0 * A)
+            }
+        };
+        significand * whole.exp2()
+    }
 }
 
 impl Mapping {
     fn decode(bytes: &[u8]) -> Result<Self, SketchError> {
-        let mut m = Self { gamma: 0.0, offset: 0.0 };
+        let mut m = Self { gamma: 0.0, offset: 0.0, steps: Steps::Logarithmic };
         let mut r = Reader(bytes);
         while let Some(field) = r.field()? {
             match field {
                 (1, Field::Fixed64(v)) => m.gamma = f64::from_bits(v),
                 (2, Field::Fixed64(v)) => m.offset = f64::from_bits(v),
-                (3, Field::Varint(v)) if v != 0 => return Err(SketchError::Mapping),
+                (3, Field::Varint(v)) => {
+                    m.steps = match v {
+                        0 => Steps::Logarithmic,
+                        1 => Steps::Linear,
+                        3 => Steps::Cubic,
+                        _ => return Err(SketchError::Mapping),
+                    }
+                }
                 _ => {}
             }
         }
@@ -328,15 +373,23 @@ impl Mapping {
     }
 
     fn is_ours(self) -> bool {
-        self.offset == 0.0 && (self.gamma - GAMMA).abs() <= 1e-12
+        self.steps == Steps::Logarithmic && self.offset == 0.0 && (self.gamma - GAMMA).abs() <= 1e-12
+    }
+
+    /// Where a bin begins.
+    fn bound(self, i: i32) -> f64 {
+        let at = f64::from(i) - self.offset;
+        match self.steps {
+            // In the order in which the reference rounds.
+            Steps::Logarithmic => (at / (1.0 / self.gamma.ln())).exp(),
+            steps => steps.value(at / (1.0 / self.gamma.log2())),
+        }
     }
 
     fn convert(self, from: &Store, to: &mut Store) {
-        let per = 1.0 / self.gamma.ln();
-        let bound = |i: i32| ((f64::from(i) - self.offset) / per).exp();
         // Highest first: then the collapsing store grows downwards only.
         for (i, count) in from.iter().rev() {
-            let (low, high) = (bound(i), bound(i + 1));
+            let (low, high) = (self.bound(i), self.bound(i + 1));
             if !high.is_finite() || low < MIN_VALUE {
                 // Beyond what a float holds: at the edge, but not lost.
                 to.add(index(if low < MIN_VALUE { MIN_VALUE } else { f64::MAX }), count);

@@ -113,3 +113,47 @@ fn duplicates_fold_into_the_first_whatever_their_type_and_keep_their_sketches() 
     assert_eq!(g[2].ok_summary, sketch(&[1e6]));
     assert_eq!(g[1].hits, 9);
 }
+
+#[test]
+fn a_sketch_that_cannot_be_read_leaves_with_the_merge() {
+    let mut a = ClientAggregator::new(ClientSettings::default(), NOW);
+    let bad = ClientGroupedStats { ok_summary: b"not a sketch".to_vec(), ..group("r", 3) };
+    let none = ClientGroupedStats { ok_summary: Vec::new(), ..group("r", 4) };
+    a.add(payload(NOW, vec![bad, none]), &NO_TAGS, NOW);
+    let out = a.flush(NOW, true);
+    let g = &out[0].stats[0].stats[0].stats[0];
+    assert_eq!((g.hits, g.ok_summary.len()), (7, 0));
+    assert_eq!(a.bad_sketches(), 1);
+}
+
+#[test]
+fn sketches_of_interpolated_mappings_are_converted() {
+    // gamma 2: bins are powers of two in all mappings, and halves between them
+    // lie elsewhere only if the mapping is finer than that.
+    let sketch = |interpolation: u8, gamma: f64| {
+        let mut out = vec![0x0a, 11, 0x09];
+        out.extend(gamma.to_le_bytes());
+        out.extend([0x18, interpolation, 0x12, 12, 0x12, 8]);
+        out.extend(4.0f64.to_le_bytes());
+        out.extend([0x18, 40]); // the bin with index 20
+        out
+    };
+    let mean = |interpolation, gamma| {
+        let s = Sketch::decode(&sketch(interpolation, gamma)).unwrap();
+        assert!((s.count() - 4.0).abs() < 1e-9);
+        s.bins().map(|(i, n)| 1.02020202020202f64.powi(i) * n).sum::<f64>() / 4.0
+    };
+    for interpolation in [0, 1, 3] {
+        let at = mean(interpolation, 2.0) / f64::from(1 << 20);
+        assert!((1.4..1.6).contains(&at), "{interpolation}: {at}");
+    }
+    // Index 20 at gamma 2^(1/8) is two and a half powers of two.
+    let gamma = 2f64.powf(0.125);
+    let logarithmic = mean(0, gamma);
+    assert!((5.6..6.2).contains(&logarithmic), "{logarithmic}");
+    let linear = mean(1, gamma);
+    assert!((5.9..6.6).contains(&linear), "{linear}");
+    let cubic = mean(3, gamma);
+    assert!((cubic - logarithmic).abs() < 0.1, "{cubic}");
+    assert!(Sketch::decode(&sketch(2, 2.0)).is_err());
+}

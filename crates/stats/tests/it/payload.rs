@@ -19,7 +19,7 @@ fn sources_are_cut_dealt_and_packed_and_nothing_is_lost() {
     let parts = split(StatsPayload { stats, agent_env: "e".into(), ..Default::default() }, 10);
     let sizes: Vec<Vec<usize>> =
         parts.iter().map(|p| p.stats.iter().map(ClientStatsPayload::group_count).collect()).collect();
-    assert_eq!(sizes, [vec![3], vec![9], vec![8], vec![8, 1]]);
+    assert_eq!(sizes, [vec![3], vec![9], vec![8], vec![8, 0, 1]]);
     assert!(parts.iter().all(|p| p.split_payload && p.agent_env == "e"));
     assert!(parts.iter().flat_map(|p| &p.stats).all(|s| s.image_tag == "it" && s.stats[0].start == 10));
     let mut hits: Vec<u64> = parts
