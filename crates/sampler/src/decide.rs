@@ -5,7 +5,9 @@ use crate::priority::{PrioritySampler, Rates};
 use crate::probabilistic::Probabilistic;
 use crate::rare::RareSampler;
 use crate::score::ScoreSampler;
-use spanloom_model::{Attr, Batch, Chunk, Fate, Leaves, PRIORITY_NONE, Sampled, Value, flags, keys};
+use spanloom_model::{
+    Attr, Batch, Chunk, Fate, Leaves, PRIORITY_NONE, Protocol, Sampled, Value, flags, keys,
+};
 use std::sync::Arc;
 
 /// Names of the rules that decide, for `why` and for metrics.
@@ -200,7 +202,7 @@ impl Samplers {
         let mut decision = Decision { keep, by, rate, leaves: Leaves::Whole, ..none };
         let mut dropped = !keep;
         if !self.standalone {
-            let priority = (copy.priority != PRIORITY_NONE).then_some(copy.priority);
+            let priority = said(&copy);
             let mut found = std::mem::take(&mut self.found);
             found.clear();
             if by != by::MANUAL_DROP {
@@ -257,7 +259,7 @@ impl Samplers {
             batch.chunks[at].priority = i32::from(answer.0);
             return answer;
         }
-        let priority = (chunk.priority != PRIORITY_NONE).then_some(chunk.priority);
+        let priority = said(chunk);
         let manual_drop = match priority {
             Some(p) if self.only_manual_drop => p == -1 && decided_manually(batch, chunk),
             Some(p) => p < 0,
@@ -304,23 +306,30 @@ impl Samplers {
         rare: bool,
         now: i64,
     ) -> Answer {
-        if rare {
+        // Of v1.0 all are asked, and the last one that has an opinion decides.
+        let v1 = batch.intake.protocol == Protocol::DatadogV1;
+        if rare && !v1 {
             return (true, by::RARE, 0.0);
         }
         let (Some(sampler), Some(span)) = (&self.probabilistic, batch.spans.get(root)) else {
             return (false, by::PROBABILISTIC, 0.0);
         };
         let rate = sampler.rate();
-        if sampler.sample(batch, span) {
+        let chosen = sampler.sample(batch, span);
+        if chosen {
             batch.set_f64(root, "_dd.prob_sr", rate);
-            set_chunk_tag(batch, at, keys::DECISION_MAKER, "-9");
+            if !v1 {
+                set_chunk_tag(batch, at, keys::DECISION_MAKER, "-9");
+            }
             batch.chunks[at].sampling_mechanism = 9;
-            return (true, by::PROBABILISTIC, rate);
         }
-        if has_error(batch, chunk, false) {
+        if (v1 || !chosen) && has_error(batch, chunk, false) {
             return self.ask_errors(batch, chunk, root, env, now);
         }
-        (false, by::PROBABILISTIC, rate)
+        match (chosen, rare) {
+            (false, true) => (true, by::RARE, 0.0),
+            _ => (chosen, by::PROBABILISTIC, rate),
+        }
     }
 
     fn ask_errors(&mut self, batch: &mut Batch, chunk: &Chunk, root: usize, env: &str, now: i64) -> Answer {
@@ -353,6 +362,12 @@ impl Samplers {
         };
         batch.chunks[chunk].spans.end = range.start as u32 + kept as u32;
     }
+}
+
+/// The priority that a chunk carries. The Agent decides by the lowest byte, so
+/// that 257 keeps as 1 does, and 128 drops.
+fn said(chunk: &Chunk) -> Option<i32> {
+    (chunk.priority != PRIORITY_NONE).then(|| i32::from(chunk.priority as i8))
 }
 
 /// Marks the spans that a tracer's rule for single spans chose.

@@ -3,7 +3,7 @@
 //! (`datadog-agent:pkg/trace/sampler/probabilistic.go`).
 
 use crate::signature::Fnv32;
-use spanloom_model::{Batch, Span, TraceId, keys};
+use spanloom_model::{Batch, Protocol, Span, TraceId, keys};
 
 const BUCKETS: u32 = 0x4000;
 
@@ -42,21 +42,25 @@ impl Probabilistic {
     }
 
     /// Decides on a trace by its root. Without full ids only the low half is
-    /// hashed, for every protocol (the reference hashes the high half of v1.0
-    /// ids, so that all traces of such a client share one decision).
+    /// hashed, of v1.0 only the high half: another Agent that sees spans of the
+    /// trace must decide the same. With full ids the high half is what the root
+    /// itself says.
     pub fn sample(&self, batch: &Batch, root: &Span) -> bool {
-        let id = if !self.full_id {
+        let tag = |key| batch.get_str(root.attrs, key).filter(|hex| !hex.is_empty());
+        let id = if batch.intake.protocol == Protocol::DatadogV1 {
+            if self.full_id { root.trace_id } else { TraceId::from_halves(0, root.trace_id.high()) }
+        } else if !self.full_id {
             root.trace_id
-        } else if let Some(hex) = batch.get_str(root.attrs, "otel.trace_id") {
+        } else if let Some(hex) = tag("otel.trace_id") {
             match TraceId::parse_hex(hex) {
                 Ok(id) if hex.len() == 32 => id,
                 _ => return false,
             }
         } else {
-            match batch.get_str(root.attrs, keys::TRACE_ID_HIGH).map(|hex| u64::from_str_radix(hex, 16)) {
+            match tag(keys::TRACE_ID_HIGH).map(|hex| u64::from_str_radix(hex, 16)) {
                 Some(Ok(high)) => TraceId::from_halves(high, root.trace_id.low()),
                 Some(Err(_)) => return false,
-                None => root.trace_id,
+                None => TraceId::from_halves(0, root.trace_id.low()),
             }
         };
         self.verdict(id).keep

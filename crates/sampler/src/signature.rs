@@ -76,10 +76,10 @@ pub fn trace_signature(
 
 /// Whether a trace is kept at a rate: the same answer wherever it is asked.
 pub fn sample_by_rate(trace_id: TraceId, rate: f64) -> bool {
-    if rate >= 1.0 {
+    if rate >= 1.0 || rate.is_nan() {
         return true;
     }
-    // Casts saturate: a negative rate, or one that is not a number, keeps nothing.
+    // Casts saturate: a negative rate keeps nothing.
     trace_id.low().wrapping_mul(1_111_111_111_111_111_111) < (rate * u64::MAX as f64) as u64
 }
 

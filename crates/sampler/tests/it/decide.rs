@@ -3,7 +3,7 @@
 
 use crate::make::{NOW, SECOND, metric, with_priority};
 use serde_json::json;
-use spanloom_model::{Attr, Batch, Leaves, PRIORITY_NONE, Value, flags};
+use spanloom_model::{Attr, Batch, Leaves, PRIORITY_NONE, Protocol, TraceId, Value, flags};
 use spanloom_sampler::{EventSettings, Probabilistic, Samplers, Settings, by};
 use std::collections::HashMap;
 
@@ -223,4 +223,32 @@ fn nothing_is_not_kept_and_does_not_panic() {
     let mut b = with_priority(&[], 1);
     assert!(!samplers().decide(&mut b, 0, NOW).keep);
     Samplers::trim(&mut b, 9);
+}
+
+#[test]
+fn a_priority_beyond_a_byte_counts_by_its_lowest() {
+    let kept = |priority| samplers().decide(&mut one(priority, 0), 0, NOW).keep;
+    for (priority, keep) in [(257, true), (258, true), (256, false), (-255, true), (128, false), (3, false)] {
+        assert_eq!(kept(priority), keep, "{priority}");
+    }
+}
+
+#[test]
+fn of_v1_the_probabilistic_sampler_takes_the_high_half_and_errors_have_the_last_word() {
+    let settings =
+        Settings { probabilistic: Some(Probabilistic::new(50.0, 22, false)), ..Settings::default() };
+    let decide = |high: u64, low: u64, error: i32| {
+        let mut b = one(1, error);
+        b.intake.protocol = Protocol::DatadogV1;
+        let id = TraceId::from_halves(high, low);
+        (b.chunks[0].trace_id, b.spans[0].trace_id) = (id, id);
+        let decision = Samplers::new(&settings).decide(&mut b, 0, NOW);
+        (decision.keep, decision.by, b.chunks[0].sampling_mechanism, chunk_tag(&b, "_dd.p.dm").is_some())
+    };
+    let by_high: Vec<bool> = (1..40).map(|high| decide(high, 7, 0).0).collect();
+    assert!(by_high.contains(&true) && by_high.contains(&false));
+    assert!((1..40).all(|low| decide(5, low, 0).0 == by_high[4]));
+    let high = by_high.iter().position(|keep| *keep).unwrap() as u64 + 1;
+    assert_eq!(decide(high, 7, 0), (true, by::PROBABILISTIC, 9, false));
+    assert_eq!(decide(high, 7, 1), (true, by::ERRORS, 9, false));
 }
