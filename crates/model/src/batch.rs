@@ -161,6 +161,9 @@ pub struct Batch {
     pub arena: Arena,
     /// The request.
     pub intake: Intake,
+    /// Language that the headers of a Datadog request name; payloads of v0.7
+    /// and v1.0 name one of their own besides.
+    pub client_language: Text,
     /// Senders; Datadog requests have one.
     pub resources: Vec<Resource>,
     /// Instrumentation scopes.
@@ -431,6 +434,7 @@ impl Batch {
         let mut part = Self {
             arena: self.arena.clone(),
             intake: self.intake,
+            client_language: self.client_language,
             resources: self.resources.clone(),
             scopes: self.scopes.clone(),
             chunks: Vec::new(),

@@ -13,6 +13,7 @@ pub const PARTIAL_VERSION: &str = "_dd.partial_version";
 pub const BASE_SERVICE: &str = "_dd.base_service";
 pub const PROCESS_TAGS: &str = "_dd.tags.process";
 pub const CONTAINER_TAGS: &str = "_dd.tags.container";
+pub const APM_MODE: &str = "_dd.apm_mode";
 pub const GIT_COMMIT_SHA: &str = "_dd.git.commit.sha";
 pub const SAMPLE_RATE: &str = "_sample_rate";
 pub const DD_SPAN_LINKS: &str = "_dd.span_links";

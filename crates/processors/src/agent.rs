@@ -4,7 +4,7 @@ use crate::{
     Counts, IgnoredResources, NormalizerConfig, Replacer, TagFilters, fill_chunk_attributes, names,
     normalize_chunk, top_level, truncate_span, truncator,
 };
-use spanloom_model::{Batch, Chunk, Fate, Protocol, Text, keys};
+use spanloom_model::{Batch, Chunk, Fate, Protocol, Text, Value, keys};
 
 /// What the steps need to know.
 #[derive(Debug, Clone)]
@@ -147,7 +147,9 @@ fn fill_payload_attributes(batch: &mut Batch, chunk: &Chunk, root: usize) {
     let Some(resource) = batch.resources.get(chunk.resource as usize).copied() else { return };
     let at_root = |key: &str| batch.get_text(batch.spans[root].attrs, key);
     let anywhere = |key: &str| {
-        at_root(key).or_else(|| batch.chunk_spans(chunk).iter().find_map(|s| batch.get_text(s.attrs, key)))
+        // Spans under the root's own id are not asked (observed).
+        let mut others = batch.chunk_spans(chunk).iter().filter(|s| s.span_id != batch.spans[root].span_id);
+        at_root(key).or_else(|| others.find_map(|s| batch.get_text(s.attrs, key)))
     };
     let keep = |own: Text, found: Option<Text>| if own.is_empty() { found.unwrap_or_default() } else { own };
     let hostname = keep(resource.hostname, at_root(keys::HOSTNAME));
@@ -157,4 +159,28 @@ fn fill_payload_attributes(batch: &mut Batch, chunk: &Chunk, root: usize) {
     r.hostname = hostname;
     r.env = env;
     r.app_version = app_version;
+    fill_mode(batch, chunk, root);
+}
+
+/// The mode of the environment that the root names, if the payload names none.
+fn fill_mode(batch: &mut Batch, chunk: &Chunk, root: usize) {
+    let Some(mode) = batch.get_text(batch.spans[root].attrs, keys::APM_MODE) else { return };
+    if !batch.str(mode).eq_ignore_ascii_case("edge") {
+        return;
+    }
+    let attrs = batch.resources[chunk.resource as usize].attrs;
+    let value = Value::Str(mode);
+    match batch.attrs(attrs).iter().position(|a| batch.str(a.key) == keys::APM_MODE) {
+        Some(at) => {
+            let own = &mut batch.attrs[attrs.start as usize + at].value;
+            if own.as_text().is_some_and(Text::is_empty) {
+                *own = value;
+            }
+        }
+        None => {
+            let key = batch.arena.push_static(keys::APM_MODE);
+            batch.resources[chunk.resource as usize].attrs =
+                batch.extend_range(attrs, spanloom_model::Attr { key, value });
+        }
+    }
 }

@@ -44,11 +44,10 @@ pub fn prepare_client_stats(
     if payload.lang.is_empty() {
         payload.lang = request.lang.to_owned();
     }
-    let lang = payload.lang.clone();
     let mut ignored = 0;
     for bucket in &mut payload.stats {
         bucket.stats.retain_mut(|group| {
-            let keep = prepare_group(group, &lang, request.obfuscated, config, obfuscator);
+            let keep = prepare_group(group, request.lang, request.obfuscated, config, obfuscator);
             ignored += usize::from(!keep);
             keep
         });
@@ -68,6 +67,11 @@ fn prepare_group(
     if group.resource.is_empty() {
         group.resource.clone_from(&group.name);
     }
+    // Their order means nothing.
+    group.peer_tags.sort();
+    group.additional_metric_tags.sort();
+    // The Agent neither tells groups apart by these nor passes them on.
+    group.span_derived_primary_tags.clear();
     if config.ignored.contains(&group.resource) {
         return false;
     }
@@ -105,6 +109,33 @@ mod tests {
             hits: 1,
             ..ClientGroupedStats::default()
         }
+    }
+
+    #[test]
+    fn groups_take_the_requests_language_sorted_tags_and_a_status_of_zero_too() {
+        let replacer = Replacer::new(&[RuleText {
+            name: "http.status_code".into(),
+            pattern: "^0$".into(),
+            repl: "200".into(),
+        }])
+        .unwrap();
+        let config = AgentConfig { replacer, ..AgentConfig::default() };
+        let group = ClientGroupedStats {
+            peer_tags: vec!["b:1".into(), "a:2".into()],
+            span_derived_primary_tags: vec!["x:y".into()],
+            ..ClientGroupedStats::default()
+        };
+        let mut payload = ClientStatsPayload {
+            lang: "go".into(),
+            stats: vec![ClientStatsBucket { stats: vec![group], ..ClientStatsBucket::default() }],
+            ..ClientStatsPayload::default()
+        };
+        let request = ClientStatsRequest { lang: "python", ..ClientStatsRequest::default() };
+        prepare_client_stats(&mut payload, request, &config, &Obfuscator::new(Config::agent()), false);
+        let g = &payload.stats[0].stats[0];
+        assert_eq!((g.service.as_str(), payload.lang.as_str()), ("unnamed-python-service", "go"));
+        assert_eq!((g.http_status_code, &g.peer_tags[..]), (200, &["a:2".to_owned(), "b:1".to_owned()][..]));
+        assert!(g.span_derived_primary_tags.is_empty());
     }
 
     #[test]

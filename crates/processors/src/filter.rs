@@ -4,8 +4,10 @@
 //! Source: `datadog-agent:pkg/trace/filters/blacklister.go`, `pkg/trace/agent/agent.go`.
 
 use crate::go_regex;
+use crate::replacer::print_value;
 use regex::Regex;
-use spanloom_model::{Batch, Range32};
+use spanloom_model::{Batch, Protocol, Range32, keys};
+use std::borrow::Cow;
 
 /// A setting that was left out because it is not valid; the rest works.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -61,10 +63,13 @@ pub struct TagEntry {
 }
 
 impl TagEntry {
-    /// Splits at the first colon; both sides are trimmed.
+    /// Splits at the first colon; both sides are trimmed. An empty value is
+    /// none.
     pub fn parse(text: &str) -> Self {
         match text.split_once(':') {
-            Some((k, v)) => Self { key: k.trim().into(), value: Some(v.trim().into()) },
+            Some((k, v)) => {
+                Self { key: k.trim().into(), value: Some(v.trim().to_owned()).filter(|v| !v.is_empty()) }
+            }
             None => Self { key: text.trim().into(), value: None },
         }
     }
@@ -114,16 +119,32 @@ impl TagFilters {
         (Self { reject, reject_regex, require, require_regex }, bad)
     }
 
-    /// Whether a trace whose root has these text attributes is unwanted.
+    /// Whether a trace whose root has these attributes is unwanted. Texts
+    /// count; of v1.0 every type does, and the fields that are tags in other
+    /// versions are there even if they are empty (observed).
     pub fn drops(&self, batch: &Batch, root: Range32) -> bool {
-        let get = |key: &str| batch.get_str(root, key);
+        let v1 = batch.intake.protocol == Protocol::DatadogV1;
+        let get = |key: &str| -> Option<Cow<'_, str>> {
+            if let Some(text) = batch.get_str(root, key) {
+                return Some(text.into());
+            }
+            match key {
+                _ if !v1 => None,
+                keys::ENV | keys::VERSION | keys::COMPONENT => Some("".into()),
+                keys::SPAN_KIND => Some("unknown".into()),
+                _ => {
+                    let attr = batch.attrs(root).iter().find(|a| batch.str(a.key) == key)?;
+                    Some(print_value(batch, attr.value).into())
+                }
+            }
+        };
         let found = |e: &PatternEntry, v: &str| e.pattern.as_ref().is_none_or(|p| p.is_match(v));
         self.reject.iter().any(|e| get(&e.key).is_some_and(|v| e.value.as_deref().is_none_or(|w| w == v)))
-            || self.reject_regex.iter().any(|e| get(&e.key).is_some_and(|v| found(e, v)))
+            || self.reject_regex.iter().any(|e| get(&e.key).is_some_and(|v| found(e, &v)))
             || self
                 .require
                 .iter()
                 .any(|e| get(&e.key).is_none_or(|v| e.value.as_deref().is_some_and(|w| w != v)))
-            || self.require_regex.iter().any(|e| get(&e.key).is_none_or(|v| !found(e, v)))
+            || self.require_regex.iter().any(|e| get(&e.key).is_none_or(|v| !found(e, &v)))
     }
 }

@@ -5,7 +5,9 @@
 
 use crate::Counts;
 use crate::names::{self, MAX_NAME, Reason};
-use spanloom_model::{Batch, Chunk, PRIORITY_NONE, Protocol, Range32, SpanId, Text, Value, keys};
+use spanloom_model::{
+    Arena, Attr, Batch, Chunk, PRIORITY_NONE, Protocol, Range32, SpanId, Text, Value, keys,
+};
 use std::borrow::Cow;
 
 /// 2000-01-01T00:00:00Z: a span that claims to be older has a wrong clock.
@@ -51,7 +53,11 @@ pub fn normalize_chunk(
         }
     }
     count_duplicates(batch, chunk, counts);
-    let language = batch.resources.get(chunk.resource as usize).map(|r| r.language_name).unwrap_or_default();
+    // What the payload itself says does not name a service (observed).
+    let language = match batch.intake.protocol {
+        Protocol::DatadogV07 | Protocol::DatadogV1 => batch.client_language,
+        _ => batch.resources.get(chunk.resource as usize).map(|r| r.language_name).unwrap_or_default(),
+    };
     for i in range {
         normalize_span(batch, i, language, config, v1, now, counts);
     }
@@ -173,13 +179,19 @@ fn normalize_span(
     if let Some(value) = fixed {
         batch.set_str(i, keys::ENV, &value);
     }
-    let bad_status =
-        batch.get_str(batch.spans[i].attrs, keys::HTTP_STATUS_CODE).is_some_and(|v| !is_http_status(v));
-    if bad_status {
+    // Of v1.0 a value of any type is judged, of other versions the text.
+    let bad_status = |arena: &Arena, a: &Attr| {
+        arena.bytes(a.key) == keys::HTTP_STATUS_CODE.as_bytes()
+            && match a.value {
+                Value::Str(t) => !is_http_status(arena.str(t)),
+                Value::Int(n) => v1 && !(100..600).contains(&n),
+                Value::Double(n) => v1 && !((100.0..600.0).contains(&n) && n.fract() == 0.0),
+                _ => v1,
+            }
+    };
+    if batch.attrs(batch.spans[i].attrs).iter().any(|a| bad_status(&batch.arena, a)) {
         counts.malformed("invalid_http_status_code");
-        batch.remove_attrs(i, |arena, a| {
-            matches!(a.value, Value::Str(_)) && arena.bytes(a.key) == keys::HTTP_STATUS_CODE.as_bytes()
-        });
+        batch.remove_attrs(i, bad_status);
     }
     for l in batch.spans[i].links.usize() {
         let Some(link) = batch.links.get(l).map(|l| l.attrs) else { continue };

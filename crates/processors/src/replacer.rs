@@ -6,7 +6,7 @@
 use crate::filter::BadPattern;
 use crate::go_regex;
 use regex::Regex;
-use spanloom_model::{Attr, Batch, Chunk, Range32, Text, Value, keys};
+use spanloom_model::{Attr, Batch, Chunk, Protocol, Range32, Text, Value, keys};
 use std::borrow::Cow;
 
 /// One rule as a user writes it.
@@ -75,8 +75,8 @@ impl Replacer {
                 *resource = new;
             }
             if (all || rule.name == keys::HTTP_STATUS_CODE)
-                && *http_status != 0
                 && let Cow::Owned(new) = rule.apply(&http_status.to_string())
+                && new.bytes().all(|b| b.is_ascii_digit())
                 && let Ok(code) = new.parse()
             {
                 *http_status = code;
@@ -108,6 +108,15 @@ impl Rule {
                 return;
             }
         }
+        if batch.intake.protocol == Protocol::DatadogV1 {
+            self.replace_typed(batch, batch.spans[i].attrs, true);
+            for e in batch.spans[i].events.usize() {
+                if let Some(range) = batch.events.get(e).map(|e| e.attrs) {
+                    self.replace_typed(batch, range, false);
+                }
+            }
+            return;
+        }
         for a in batch.spans[i].attrs.usize() {
             let Some(attr) = batch.attrs.get(a).copied() else { continue };
             if !self.names(batch, &attr) {
@@ -134,6 +143,39 @@ impl Rule {
         for e in batch.spans[i].events.usize() {
             let Some(range) = batch.events.get(e).map(|e| e.attrs) else { continue };
             self.replace_event(batch, range);
+        }
+    }
+
+    /// Attributes of v1.0: whatever the type, its text is searched, and the
+    /// result has the type that the new text looks like. `*` leaves the fields
+    /// of a span alone that are tags in other versions.
+    fn replace_typed(&self, batch: &mut Batch, range: Range32, of_span: bool) {
+        for a in range.usize() {
+            let Some(attr) = batch.attrs.get(a).copied().filter(|attr| self.names(batch, attr)) else {
+                continue;
+            };
+            let field = of_span
+                && matches!(attr.value, Value::Str(_))
+                && [keys::ENV, keys::VERSION, keys::COMPONENT, keys::SPAN_KIND]
+                    .contains(&batch.str(attr.key));
+            let all = self.name == "*";
+            if all && field {
+                continue;
+            }
+            let text = print_value(batch, attr.value);
+            let new = self.apply(&text);
+            if all && new == text {
+                continue;
+            }
+            batch.attrs[a].value = if field {
+                Value::Str(batch.arena.push(&new))
+            } else if let Ok(v) = new.parse() {
+                Value::Int(v)
+            } else if let Some(v) = parse_float(&new) {
+                Value::Double(v)
+            } else {
+                Value::Str(batch.arena.push(&new))
+            };
         }
     }
 
@@ -200,6 +242,24 @@ fn print_number(value: Value) -> String {
         Value::Double(v) if v.is_infinite() => if v > 0.0 { "+Inf" } else { "-Inf" }.into(),
         Value::Double(v) => format!("{v}"),
         _ => String::new(),
+    }
+}
+
+/// A value of v1.0 as text; lists and maps in brackets and braces.
+pub(crate) fn print_value(batch: &Batch, value: Value) -> String {
+    match value {
+        Value::Str(t) => batch.str(t).to_owned(),
+        Value::Bytes(t) => String::from_utf8_lossy(batch.arena.bytes(t)).into_owned(),
+        Value::Bool(b) => b.to_string(),
+        Value::List(range) => {
+            let items: Vec<String> = batch.list(range).iter().map(|v| print_value(batch, *v)).collect();
+            format!("[{}]", items.join(","))
+        }
+        Value::Map(range) => {
+            let pair = |a: &Attr| format!("{}={}", batch.str(a.key), print_value(batch, a.value));
+            format!("{{{}}}", batch.attrs(range).iter().map(pair).collect::<Vec<_>>().join(","))
+        }
+        other => print_number(other),
     }
 }
 

@@ -3,7 +3,7 @@
 //! Source: `datadog-agent:pkg/trace/agent/truncator.go`.
 
 use crate::names::truncate_utf8;
-use spanloom_model::{Batch, Text, Value};
+use spanloom_model::{Batch, Protocol, Text, Value};
 
 /// Longest resource in bytes.
 pub const MAX_RESOURCE: usize = 5000;
@@ -19,6 +19,7 @@ pub fn truncate_span(batch: &mut Batch, i: usize, max_resource: usize) {
         let keep = truncate_utf8(batch.str(resource), max_resource).len();
         batch.spans[i].resource = resource.slice(0, keep);
     }
+    let typed = batch.intake.protocol == Protocol::DatadogV1;
     for a in batch.spans[i].attrs.usize() {
         let Some(attr) = batch.attrs.get(a).copied() else { continue };
         let structured = || is_structured(batch.str(attr.key));
@@ -30,7 +31,8 @@ pub fn truncate_span(batch: &mut Batch, i: usize, max_resource: usize) {
                 batch.attrs[a].key = cut(batch, attr.key, MAX_KEY);
                 batch.attrs[a].value = Value::Str(cut(batch, value, MAX_VALUE));
             }
-            Value::Double(_) | Value::Int(_) if attr.key.len() > MAX_KEY => {
+            // v1.0 has no numeric tags: only texts are cut there.
+            Value::Double(_) | Value::Int(_) if attr.key.len() > MAX_KEY && !typed => {
                 batch.attrs[a].key = cut(batch, attr.key, MAX_KEY);
             }
             _ => {}

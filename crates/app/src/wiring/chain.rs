@@ -51,12 +51,14 @@ impl Install {
     /// Services remembered; beyond it no further ones are marked.
     const MAX_SERVICES: usize = 5000;
 
-    /// With the installation's id, type and time.
+    /// With the installation's id, type and time in seconds; a time that is no
+    /// number counts as 0, as in the Agent.
     pub fn new(id: &str, kind: &str, time: &str) -> Self {
+        let time: i64 = time.trim().parse().unwrap_or(0);
         let tags = [
             ("_dd.install.id", id.into()),
             ("_dd.install.type", kind.into()),
-            ("_dd.install.time", time.into()),
+            ("_dd.install.time", time.to_string()),
         ];
         Self { tags, seen: Mutex::default() }
     }

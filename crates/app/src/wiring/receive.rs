@@ -3,6 +3,7 @@
 use super::containers::TagsFile;
 use super::{convert, outgoing, ports};
 use crate::settings::Settings;
+use spanloom_processors::TagEntry;
 use spanloom_receivers::Listener;
 use spanloom_receivers::datadog::{
     CgroupResolver, Config, ContainerResolver, InfoConfig, NoContainers, Obfuscation,
@@ -118,13 +119,25 @@ pub fn datadog(s: &Settings, containers: bool, hostname: &str) -> Config {
             },
             peer_tags: s.peer_tags_aggregation.then_some(peer_tags),
             stats_by_span_kind: s.compute_stats_by_span_kind,
-            filter_require: s.filter_tags_require.0.clone(),
-            filter_reject: s.filter_tags_reject.0.clone(),
+            filter_require: filters(&s.filter_tags_require.0),
+            filter_reject: filters(&s.filter_tags_reject.0),
             filter_regex_require: s.filter_tags_regex_require.0.clone(),
             filter_regex_reject: s.filter_tags_regex_reject.0.clone(),
             ignore_resources: s.ignore_resources.0.clone(),
         },
     }
+}
+
+/// Tag filters as `/info` shows them: trimmed, and `key` for a key without value.
+fn filters(texts: &[String]) -> Vec<String> {
+    let shown = |text: &String| {
+        let TagEntry { key, value } = TagEntry::parse(text);
+        match value {
+            Some(value) => format!("{key}:{value}"),
+            None => key,
+        }
+    };
+    texts.iter().map(shown).collect()
 }
 
 /// `service|operation=rate,…` → service → operation → rate.

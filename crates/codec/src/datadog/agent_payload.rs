@@ -39,7 +39,7 @@ pub fn encode_agent_payload(info: &AgentInfo, out: &mut Vec<u8>) {
     w.bytes(2, info.env.as_bytes());
     if !info.mode.is_empty() {
         let entry = w.open(6);
-        w.bytes(1, b"_dd.apm_mode");
+        w.bytes(1, keys::APM_MODE.as_bytes());
         w.bytes(2, info.mode.as_bytes());
         w.close(entry);
     }

@@ -148,6 +148,12 @@ impl Builder {
         Ok(self.text(r, pos))
     }
 
+    /// Key of a map, a strict string, with its hash.
+    pub fn strict_key(&mut self, r: &mut Reader<'_>) -> Result<(Text, u8)> {
+        let pos = r.str()?;
+        Ok((self.text(r, pos), hash(r.bytes(pos))))
+    }
+
     /// Raw bytes of the body.
     #[inline]
     pub fn raw(&self, pos: Pos) -> Text {
@@ -211,9 +217,7 @@ impl Builder {
         let n = r.map(MAX_GENERATED)?;
         let mut set = self.open(n)?;
         for _ in 0..n {
-            let key = r.str()?;
-            let hash = hash(r.bytes(key));
-            let key = self.text(r, key);
+            let (key, hash) = self.strict_key(r)?;
             let value = self.strict_text(r)?;
             self.add(&mut set, key, hash, || Value::Str(value));
         }
@@ -348,6 +352,11 @@ impl Builder {
     pub fn finish(&mut self, meta: &RequestMeta<'_>) {
         let b = &mut self.batch;
         let Some(resource) = b.resources.first().copied() else { return };
+        b.client_language = if b.str(resource.language_name) == meta.lang {
+            resource.language_name
+        } else {
+            b.arena.push(meta.lang)
+        };
         if b.get_text(resource.attrs, keys::PROCESS_TAGS).is_some() {
             return;
         }

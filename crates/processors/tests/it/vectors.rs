@@ -145,7 +145,7 @@ fn push_span(b: &mut Batch, s: &Json) {
     b.spans.push(span);
 }
 
-fn batch(spans: &[Json]) -> (Batch, Chunk) {
+pub fn batch(spans: &[Json]) -> (Batch, Chunk) {
     let mut b = Batch::default();
     b.intake.protocol = Protocol::DatadogV04;
     b.resources.push(Resource::default());
