@@ -226,7 +226,7 @@ fn event_attrs(b: &mut Builder, r: &mut Reader<'_>) -> Result<Range32> {
     let n = r.map(MAX_GENERATED)?;
     let mut set = b.open(n)?;
     for _ in 0..n {
-        let (key, hash) = b.lax_key(r)?;
+        let (key, hash) = b.strict_key(r)?;
         // nil, and a list without elements, crash the Agent: left out here.
         if r.nil() {
             continue;
@@ -269,8 +269,8 @@ fn any_value(b: &mut Builder, r: &mut Reader<'_>, lists: bool) -> Result<Option<
     let mut parts = AnyParts::default();
     for _ in 0..r.map(MAX_GENERATED)? {
         match r.key()? {
-            b"type" => parts.kind = r.int()?,
-            b"string_value" => parts.text = Some(Value::Str(b.lax_text(r)?)),
+            b"type" => parts.kind = i64::from(r.int32()?),
+            b"string_value" => parts.text = Some(Value::Str(b.strict_text(r)?)),
             b"bool_value" => parts.bool = Some(Value::Bool(r.bool()?)),
             b"int_value" => parts.int = Some(Value::Int(r.int()?)),
             b"double_value" => parts.double = Some(Value::Double(r.float()?)),

@@ -20,6 +20,9 @@ pub(super) fn decode(b: &mut Builder, body: &[u8]) -> Result<()> {
             b"app_version" => resource.app_version = b.strict_text(&mut r)?,
             b"tags" => resource.attrs = b.string_map(&mut r)?,
             b"chunks" => {
+                // The last array counts.
+                b.batch.chunks.clear();
+                b.batch.spans.clear();
                 for i in 0..r.array(MAX_GENERATED)? {
                     b.chunk = i;
                     if !r.nil() {

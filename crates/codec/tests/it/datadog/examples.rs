@@ -300,3 +300,32 @@ fn a_body_of_tiny_spans_is_refused_before_it_takes_much_memory() {
     }
     assert!(matches!(decode(Protocol::DatadogV04, &body), Err(DecodeError::Limit(_))));
 }
+
+#[test]
+fn types_and_texts_of_event_attributes_are_strict() {
+    let of = |attribute: &str| {
+        let body = format!(
+            "91 91 83 a8 74726163655f6964 01 a7 7370616e5f6964 02 ab 7370616e5f6576656e7473 \
+             91 81 aa 61747472696275746573 81 a16b {attribute}"
+        );
+        decode(Protocol::DatadogV04, &hex(&body)).map(|b| b.attrs(b.events[0].attrs)[0].value)
+    };
+    assert!(matches!(of("82 a474797065 02 a9 696e745f76616c7565 05"), Ok(Value::Int(5))));
+    // A type beyond 32 bits, and a text that came as bytes.
+    assert!(of("81 a474797065 ce80000000").is_err());
+    assert!(of("81 ac 737472696e675f76616c7565 c4 01 61").is_err());
+    assert!(matches!(of("81 ac 737472696e675f76616c7565 a1 61"), Ok(Value::Str(_))));
+    // A key that came as bytes.
+    let key = "91 91 83 a8 74726163655f6964 01 a7 7370616e5f6964 02 ab 7370616e5f6576656e7473 \
+               91 81 aa 61747472696275746573 81 c401 6b 80";
+    assert!(decode(Protocol::DatadogV04, &hex(key)).is_err());
+}
+
+#[test]
+fn the_last_list_of_chunks_of_a_payload_counts() {
+    let chunk =
+        |id: u8| format!("91 81 a5 7370616e73 91 82 a8 74726163655f6964 01 a7 7370616e5f6964 {id:02x}");
+    let body = format!("82 a6 6368756e6b73 {} a6 6368756e6b73 {}", chunk(2), chunk(3));
+    let b = decode(Protocol::DatadogV07, &hex(&body)).unwrap();
+    assert_eq!((b.chunks.len(), b.spans.len(), b.spans[0].span_id.0), (1, 1, 3));
+}
