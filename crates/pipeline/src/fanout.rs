@@ -6,7 +6,7 @@ use crate::admission::Permit;
 use crate::engine::{Accepted, Refused};
 use crate::ledger::{Account, Verdict};
 use spanloom_model::{
-    AckFn, Batch, Chunk, Fate, Leaves, ROUTE_DEFAULT, ROUTE_NOWHERE, SpanWriter, StoreError, flags,
+    AckFn, Batch, Chunk, Fate, Leaves, Protocol, ROUTE_DEFAULT, ROUTE_NOWHERE, SpanWriter, StoreError, flags,
 };
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
@@ -106,6 +106,17 @@ impl Destination {
             (Takes::Unrouted | Takes::Sampled, _) => 0,
         })
         .sum()
+    }
+}
+
+impl Destination {
+    /// Whether the batch is for it even if none of its spans is: the Agent
+    /// sends what a v1.0 payload says of its sender also without chunks.
+    fn takes_heads(&self, batch: &Batch) -> bool {
+        self.takes == Takes::Sampled
+            && batch.intake.protocol == Protocol::DatadogV1
+            && !batch.intake.resent
+            && !batch.chunks.is_empty()
     }
 }
 
@@ -214,8 +225,12 @@ pub(crate) fn deliver(
     answer: oneshot::Sender<Result<Accepted, Refused>>,
 ) {
     let batch = Arc::new(batch);
-    let wanted: Vec<(usize, u64)> =
-        destinations.iter().enumerate().map(|(i, d)| (i, d.spans(&batch))).filter(|(_, n)| *n > 0).collect();
+    let wanted: Vec<(usize, u64)> = destinations
+        .iter()
+        .enumerate()
+        .map(|(i, d)| (i, d.spans(&batch)))
+        .filter(|(i, n)| *n > 0 || destinations[*i].takes_heads(&batch))
+        .collect();
     let id = registry.next.fetch_add(1, Ordering::Relaxed);
     let delivery = Arc::new(Delivery {
         held: Mutex::new(Some(Held { batch: Arc::clone(&batch), account, answer, permit })),

@@ -1,9 +1,10 @@
 //! One batch at a time.
 
 use crate::support::*;
-use spanloom_model::{Fate, Leaves, Sampled, StoreError};
+use spanloom_model::{AckFn, Batch, Fate, Leaves, Protocol, Sampled, StoreError};
 use spanloom_pipeline::*;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 #[tokio::test]
@@ -75,6 +76,36 @@ async fn without_a_store_what_the_samplers_left_out_is_sampled_out() {
     let s = p.ledger().snapshot();
     assert_eq!(count(&s, Outcome::SampledOut, "priority"), 5);
     assert_eq!(count(&s, Outcome::Kept, ""), 5);
+}
+
+#[tokio::test]
+async fn what_a_v1_payload_says_of_its_sender_leaves_without_chunks_too() {
+    struct Counting(AtomicUsize);
+    impl Exporter for Counting {
+        fn export(&self, _: Arc<Batch>, done: AckFn) {
+            self.0.fetch_add(1, Ordering::Relaxed);
+            done(Ok(()));
+        }
+    }
+    let chain: ChainFactory = Arc::new(|_| {
+        vec![Box::new(Step(|b: &mut Batch, _: &mut Effects| {
+            b.chunks[0].sampled = Sampled { leaves: Leaves::Nothing, by: "priority", ..Sampled::default() };
+        }))]
+    });
+    let exported = async |protocol, resent| {
+        let exporter = Arc::new(Counting(AtomicUsize::new(0)));
+        let destination = Destination::exporter("datadog", Arc::clone(&exporter) as _, false);
+        let p = start(Config::default(), Arc::clone(&chain), vec![destination]);
+        let inlet = p.inlet();
+        let mut b = batch(1, 5);
+        (b.intake.protocol, b.intake.resent) = (protocol, resent);
+        assert!(inlet.submit(b, inlet.reserve(1).unwrap()).await.is_ok());
+        assert_eq!(count(&p.ledger().snapshot(), Outcome::SampledOut, "priority"), 5);
+        exporter.0.load(Ordering::Relaxed)
+    };
+    assert_eq!(exported(Protocol::DatadogV1, false).await, 1);
+    assert_eq!(exported(Protocol::DatadogV1, true).await, 0);
+    assert_eq!(exported(Protocol::DatadogV04, false).await, 0);
 }
 
 #[tokio::test]
