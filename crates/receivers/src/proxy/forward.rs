@@ -6,7 +6,7 @@ use crate::answer::{self, Answer, AnswerBody};
 use crate::body::BodyError;
 use crate::server::Request;
 use bytes::Bytes;
-use http::header::{CONNECTION, HeaderMap, HeaderName, HeaderValue, USER_AGENT};
+use http::header::{CONNECTION, HeaderMap, HeaderName, HeaderValue};
 use http::{StatusCode, Uri};
 use http_body_util::{BodyExt, Full};
 use spanloom_pipeline::Permit;
@@ -57,10 +57,6 @@ pub(super) fn headers_of(request: &Request, with_client_address: bool) -> Header
             headers.get_all("x-forwarded-for").iter().filter_map(|v| v.to_str().ok()).collect();
         let all = if before.is_empty() { peer.to_string() } else { format!("{}, {peer}", before.join(", ")) };
         set(&mut headers, "x-forwarded-for", &all);
-    }
-    // Without this Go would name itself.
-    if !headers.contains_key(USER_AGENT) {
-        headers.insert(USER_AGENT, HeaderValue::from_static(""));
     }
     headers
 }

@@ -6,7 +6,7 @@ use super::forward::{Plan, Target, headers_of, set};
 use super::{Origin, Product};
 use crate::answer::{self, Answer};
 use crate::server::Request;
-use http::header::{HeaderMap, HeaderName, USER_AGENT};
+use http::header::{HeaderMap, HeaderName};
 use http::{StatusCode, Uri};
 
 /// Longest `ddtags` of the debugger's intake, in bytes.
@@ -188,9 +188,6 @@ fn evp(config: &ProxyConfig, request: &Request, origin: &Origin) -> Result<Plan,
         for value in request.head.headers.get_all(&name) {
             headers.append(name.clone(), value.clone());
         }
-    }
-    if !headers.contains_key(USER_AGENT) {
-        set(&mut headers, "user-agent", "");
     }
     set(&mut headers, "via", &via(config));
     set(&mut headers, "datadog-container-id", &origin.container);
