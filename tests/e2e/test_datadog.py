@@ -45,6 +45,30 @@ def test_traces_are_there_after_the_process_was_killed_and_started_again(directo
     assert server.stop() == 0
 
 
+@pytest.mark.parametrize("uds", [False, True])
+def test_in_front_of_an_agent_both_have_every_trace_and_the_agent_answers(directory, uds):
+    homes = [pathlib.Path(directory) / name for name in ("behind", "front")]
+    for home in homes:
+        home.mkdir()
+    behind = Spanloom(homes[0], env={"DD_ENV": "behind"}).start()
+    address = f"unix://{behind.socket}" if uds else f"http://127.0.0.1:{behind.agent_port}"
+    front = Spanloom(homes[1], env={"SPANLOOM_FORWARD_AGENT": address}).start()
+    assert front.request("agent", "/info")[2] == behind.request("agent", "/info")[2]
+    sent = client("python-ddtrace", AGENT_PORT=front.agent_port, TRACES=20, STATS=1)
+    compare(front, sent)
+    compare(behind, sent)
+
+    # The Agent goes away: tracers notice nothing, and we have what they send.
+    assert behind.stop() == 0
+    again = client("python-ddtrace", AGENT_UDS=front.socket, TRACES=10)
+    compare(front, again)
+    events = {(e["event"], e["reason"]): e["count"] for e in front.get("admin", "/status")["ledger"]["events"]}
+    assert events["forwarded", "answered"] > 0 and events["not_forwarded", "unreachable"] > 0, events
+    assert front.stop() == 0
+    for home in homes:
+        assert "panicked" not in (home / "log").read_text()
+
+
 def test_a_strangers_trace_is_found_in_the_terminal_within_a_second(spanloom):
     sent = client("python-ddtrace", AGENT_PORT=spanloom.agent_port, TRACES=3)
     trace_id = next(iter(sent["by_trace"]))

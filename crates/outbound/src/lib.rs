@@ -8,11 +8,15 @@
 //! | `no_proxy.rs` | which hosts are reached without a proxy |
 //! | `forward.rs` | plain HTTP through a proxy |
 //! | `tls.rs` | TLS settings |
+//! | `upstream.rs` | [`Upstream`]: one server next to us |
 #![forbid(unsafe_code)]
 
 mod forward;
 mod no_proxy;
 mod tls;
+mod upstream;
+
+pub use upstream::{Address, Upstream};
 
 use bytes::Bytes;
 use forward::Forward;
@@ -84,6 +88,9 @@ pub enum Error {
     /// The connection could not be made or broke.
     #[error("{0}")]
     Connection(String),
+    /// There is nobody at the address ([`Upstream`] tells this apart).
+    #[error("{0}")]
+    Unreachable(String),
     /// No answer in time.
     #[error("no answer within {0:?}")]
     Timeout(Duration),

@@ -189,7 +189,8 @@ pub async fn receive(
     Ok(Received { bytes, more, permit })
 }
 
-async fn next(request: &mut Request) -> Result<Option<hyper::body::Frame<Bytes>>, BodyError> {
+/// The next piece of a body, within the request's deadline.
+pub(crate) async fn next(request: &mut Request) -> Result<Option<hyper::body::Frame<Bytes>>, BodyError> {
     match tokio::time::timeout_at(request.deadline, request.body.frame()).await {
         Err(_) => Err(BodyError::Timeout),
         Ok(None) => Ok(None),

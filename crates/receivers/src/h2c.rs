@@ -1,6 +1,7 @@
 //! HTTP/2 without TLS, for clients that begin with it: gRPC, some OTLP clients.
 
 use crate::conn::Phases;
+use crate::replay::RequestBody;
 use crate::server::{ConnInfo, Handler, Request};
 use hyper::body::Incoming;
 use hyper::server::conn::http2;
@@ -126,7 +127,7 @@ pub(crate) async fn connection<S: AsyncRead + AsyncWrite + Unpin + Send + 'stati
                 let deadline = phases.begin();
                 let _ended = Ended(phases);
                 let (head, body) = request.into_parts();
-                let mut request = Request { head, body, deadline, conn };
+                let mut request = Request { head, body: RequestBody::Incoming(body), deadline, conn };
                 // What it leaves unread is reset by HTTP/2 itself.
                 Ok::<_, Infallible>(handler.handle(&mut request).await)
             }

@@ -7,6 +7,7 @@
 //! | `listener.rs` | [`Listener`]: TCP and Unix sockets, stale sockets, modes |
 //! | `conn.rs` | deadlines on a connection: head, body, idle |
 //! | `body.rs` | [`receive`]: a request body, paid for as it arrives; [`expand`]: decompression |
+//! | `replay.rs` | [`RequestBody`]: a body on its way, or in memory already |
 //! | `answer.rs` | [`Answer`]: replies the way Go's `net/http` writes them |
 //! | `resend.rs` | recognising requests that a client sends again |
 //! | `mux.rs`, `media.rs` | paths the way Go's `ServeMux` reads them; content types |
@@ -37,6 +38,7 @@ mod media;
 mod mux;
 pub mod otlp;
 pub mod proxy;
+mod replay;
 mod resend;
 mod server;
 pub mod zipkin;
@@ -45,4 +47,5 @@ pub use answer::{Answer, AnswerBody, StreamError};
 pub use body::{BodyError, BodyLimits, Compression, ExpandError, Received, expand, receive};
 pub use cors::Cors;
 pub use listener::{BindError, Listener};
+pub use replay::{Replay, RequestBody};
 pub use server::{ConnInfo, Handler, HandlerFuture, Request, ServerConfig, ServerStats, serve};

@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 
 /// An answer later than this may have come after the client gave up (after 2
 /// or 3 s, and the way through the network counts too).
-const LATE: Duration = Duration::from_millis(800);
+pub(crate) const LATE: Duration = Duration::from_millis(800);
 /// How long a late one is remembered: Node sends again after up to 7.5 s, the
 /// native exporter of Python up to five times within about 20 s.
 const REMEMBERED: Duration = Duration::from_secs(60);
@@ -71,6 +71,12 @@ impl Resends {
         let again = waiting || state.late.contains_key(&key);
         state.open.entry(key).or_insert((now, 0)).1 += 1;
         Working { resends: Arc::clone(self), key, started: now, answered: false, again }
+    }
+
+    /// A request that was taken will come again all the same: somebody else
+    /// answered it, or nobody.
+    pub(crate) fn expect(self: &Arc<Self>, body: &[u8], now: Instant) {
+        drop(self.begin(body, now));
     }
 }
 

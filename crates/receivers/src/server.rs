@@ -5,6 +5,7 @@ use crate::answer::Answer;
 use crate::conn::{Guarded, Phases};
 use crate::h2c::{self, Sniffed};
 use crate::listener::{Listener, Stream};
+use crate::replay::RequestBody;
 use http::header::{CONNECTION, EXPECT, HeaderValue};
 use http::request::Parts;
 use hyper::body::{Body, Incoming};
@@ -40,7 +41,7 @@ pub struct Request {
     /// Method, path, headers.
     pub head: Parts,
     /// The body, not read yet.
-    pub body: Incoming,
+    pub body: RequestBody,
     /// By when the body must have arrived.
     pub deadline: Instant,
     /// Who sent it.
@@ -86,6 +87,9 @@ pub struct ServerConfig {
     /// HTTP/2 without TLS is served too, to clients that begin with it (`h2c`
     /// with prior knowledge).
     pub http2: bool,
+    /// Remember how clients write the names of headers, and write answers as
+    /// they are. For handlers that pass requests on.
+    pub keep_header_case: bool,
 }
 
 impl Default for ServerConfig {
@@ -98,6 +102,7 @@ impl Default for ServerConfig {
             idle_timeout: Duration::from_secs(60),
             drain_timeout: Duration::from_secs(5),
             http2: false,
+            keep_header_case: false,
         }
     }
 }
@@ -259,13 +264,14 @@ async fn connection<S: AsyncRead + AsyncWrite + Unpin + Send + 'static>(
         }
         return;
     }
-    http1_connection(stream, info, phases, handler, stats, stop).await;
+    http1_connection(stream, info, phases, config.keep_header_case, handler, stats, stop).await;
 }
 
 async fn http1_connection<S: AsyncRead + AsyncWrite + Unpin + Send + 'static>(
     stream: Sniffed<Guarded<S>>,
     info: Arc<ConnInfo>,
     phases: Arc<Phases>,
+    keep_header_case: bool,
     handler: Arc<dyn Handler>,
     stats: &ServerStats,
     mut stop: StopWatch,
@@ -279,7 +285,7 @@ async fn http1_connection<S: AsyncRead + AsyncWrite + Unpin + Send + 'static>(
             Box::pin(async move {
                 let deadline = phases.begin();
                 let (head, body) = request.into_parts();
-                let mut request = Request { head, body, deadline, conn };
+                let mut request = Request { head, body: RequestBody::Incoming(body), deadline, conn };
                 let mut answer = handler.handle(&mut request).await;
                 if !finish_body(&mut request).await {
                     unread.store(true, Relaxed);
@@ -296,6 +302,7 @@ async fn http1_connection<S: AsyncRead + AsyncWrite + Unpin + Send + 'static>(
         // connections, which clients pool and use again.
         .header_read_timeout(None)
         .title_case_headers(true)
+        .preserve_header_case(keep_header_case)
         .half_close(true)
         .max_buf_size(BUFFER);
     let mut conn = http.serve_connection(TokioIo::new(stream), service);

@@ -287,6 +287,15 @@ impl Loader {
         if !["auto", "true", "false"].contains(&s.containers.as_str()) {
             wrong.push(("containers.enabled", s.containers.clone(), "`auto`, `true` or `false`"));
         }
+        let behind = s.agent_behind();
+        if !s.forward_agent.is_empty() && behind.is_none() {
+            let accepts = "the address of an Agent, such as http://host:8126 or unix:///path/apm.socket";
+            wrong.push(("forward_agent", s.forward_agent.clone(), accepts));
+        }
+        if behind.is_some_and(|address| s.is_own(&address)) {
+            let accepts = "another address than the one that Spanloom itself listens on; move the Agent, or Spanloom with DD_APM_RECEIVER_PORT and DD_APM_RECEIVER_SOCKET";
+            wrong.push(("forward_agent", s.forward_agent.clone(), accepts));
+        }
         if let Err(causes) = s.tail_rules() {
             let at = Settings::FIELDS.iter().position(|f| f.key == "tail_sampling").unwrap_or_default();
             let origin = s.origins[at].to_string();
@@ -416,6 +425,25 @@ mod tests {
         assert_eq!(s.receiver_port, 2);
         let (s, _) = env(&[("DD_APM_CONFIG_RECEIVER_PORT", "5")]).resolve().unwrap();
         assert_eq!(s.receiver_port, 5);
+    }
+
+    #[test]
+    fn an_agent_behind_us_is_somebody_else() {
+        let of = |agent: &str, port: &str| {
+            let vars = [("SPANLOOM_FORWARD_AGENT", agent), ("DD_APM_RECEIVER_PORT", port)];
+            env(&vars).resolve().map(|(s, _)| s.agent_behind().map(|a| a.to_string()))
+        };
+        assert_eq!(of("http://127.0.0.1:8127", "8126"), Ok(Some("http://127.0.0.1:8127".into())));
+        assert_eq!(of("http://agent", "8126"), Ok(Some("http://agent:8126".into())));
+        for (agent, port, cause) in [
+            ("agent:8126", "8126", "such as http://host:8126"),
+            ("http://localhost:8126", "8126", "another address"),
+            ("http://[::1]", "8126", "another address"),
+            ("unix:///var/run/datadog/apm.socket", "8126", "another address"),
+        ] {
+            let errors = of(agent, port).unwrap_err();
+            assert!(errors[0].to_string().contains(cause), "{agent}: {}", errors[0]);
+        }
     }
 
     #[test]

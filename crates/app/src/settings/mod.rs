@@ -17,6 +17,13 @@ pub use load::{Layers, SettingsError, read_file};
 pub use table::Settings;
 pub use value::{Endpoints, Secret};
 
+use spanloom_outbound::Address;
+use std::net::IpAddr;
+use std::path::Path;
+
+/// Port of an Agent, where a URL names none.
+const AGENT_PORT: u16 = 8126;
+
 /// One row of the table.
 #[derive(Debug)]
 pub struct Field {
@@ -94,6 +101,25 @@ impl Settings {
     /// The rules of tail sampling, or everything that is wrong with them.
     pub fn tail_rules(&self) -> Result<Option<spanloom_sampler::tail::TailRules>, Vec<String>> {
         tail::read(&self.tail_sampling.0)
+    }
+
+    /// The Agent that requests are passed on to.
+    pub fn agent_behind(&self) -> Option<Address> {
+        Address::parse(&self.forward_agent, AGENT_PORT)
+    }
+
+    /// Whether an address is one that we listen on for Datadog tracers.
+    fn is_own(&self, address: &Address) -> bool {
+        match address {
+            Address::Tcp(authority) => {
+                let host = authority.host().trim_matches(['[', ']']);
+                let here = host == "localhost"
+                    || host == self.bind_host
+                    || host.parse().is_ok_and(|ip: IpAddr| ip.is_loopback() || ip.is_unspecified());
+                here && authority.port_u16() == Some(self.receiver_port)
+            }
+            Address::Unix(path) => *path == Path::new(&self.receiver_socket),
+        }
     }
 
     /// Whether anything leaves for Datadog.

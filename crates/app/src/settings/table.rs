@@ -339,6 +339,8 @@ settings! {
 
     /// Also scrub `db.statement` and `db.query.text`, which the Agent leaves as they are up to 7.80.
     obfuscate_statement_tags: bool = false, "obfuscate_statement_tags", ["SPANLOOM_OBFUSCATE_STATEMENT_TAGS"];
+    /// An Agent that every request of Datadog tracers is passed on to, and whose answer they get: `http://host:8126` or `unix:///path/apm.socket`.
+    forward_agent: String = String::new(), "forward_agent", ["SPANLOOM_FORWARD_AGENT"];
     /// Directory of the store and of the exporters' queues.
     data_dir: String = String::new(), "data_dir", ["SPANLOOM_DATA_DIR"];
     /// Whether a container runtime is there, so that requests can be told apart by container: auto, true or false.

@@ -14,6 +14,7 @@
 //! | `outgoing.rs` | the outgoing HTTP client |
 //! | `ports.rs` | binding addresses, and who is in the way |
 //! | `tail.rs` | tail rules asked about whole traces in the store |
+//! | `tee.rs` | in front of an existing Agent |
 //! | `why.rs` | what was decided about a trace: recording it, telling it |
 //! | `admin.rs` | health, metrics, status |
 
@@ -30,6 +31,7 @@ mod routes;
 mod run;
 mod statistics;
 mod tail;
+mod tee;
 mod why;
 
 pub use routes::read as read_resources;

@@ -8,6 +8,7 @@ use super::foreign::{Foreign, Translated};
 use super::routes::Routes;
 use super::statistics::Statistics;
 use super::tail::{Tail, p99_of};
+use super::tee::{self, Tracers};
 use super::why::{Settling, Why};
 use super::{convert, outgoing, ports, receive};
 use crate::report::{Gauge, Report};
@@ -119,6 +120,7 @@ struct Program {
     store: Option<Arc<Store>>,
     why: Arc<Why>,
     tail: Option<Arc<Tail>>,
+    tracers: Option<Tracers>,
     flusher: tokio::task::JoinHandle<()>,
     _lock: std::fs::File,
 }
@@ -141,7 +143,7 @@ impl Program {
             return Err("no host name was found, and Datadog needs one; set DD_HOSTNAME".into());
         }
         let (agent, warnings) = convert::agent(s)?;
-        for warning in warnings {
+        for warning in warnings.into_iter().chain(tee::duplicates(s)) {
             tracing::warn!("{warning}");
         }
 
@@ -262,6 +264,7 @@ impl Program {
             store,
             why,
             tail,
+            tracers: None,
             _lock: guard,
         };
         program.listen(s, mode, around, &hostname).await?;
@@ -301,6 +304,7 @@ impl Program {
         let containers = Arc::clone(&self.containers);
         let client = outgoing::proxy_client(s)?;
         let receiver = Arc::new(Receiver::new(config, self.pipeline.inlet(), containers, client));
+        let answering = Tracers::new(s, receiver);
         for listener in tracers {
             let tcp = listener.port().is_some();
             send.push(if tcp {
@@ -308,10 +312,10 @@ impl Program {
             } else {
                 format!("Datadog   unix://{}", listener.address())
             });
-            let config = receiver.server_config(tcp);
-            let handler = Arc::clone(&receiver) as Arc<dyn spanloom_receivers::Handler>;
+            let (config, handler) = answering.serve(tcp);
             self.serve(listener, config, handler);
         }
+        self.tracers = Some(answering);
 
         let report = self.reporter();
         let api = self.store.as_ref().map(|store| {
@@ -364,6 +368,9 @@ impl Program {
         }
         if self.exporter.is_some() {
             println!("Sampled traces and statistics also go to {}", convert::intake_url(s));
+        }
+        if let Some(agent) = s.agent_behind() {
+            println!("Requests of Datadog tracers are passed on to the Agent at {agent}");
         }
         if self.routes.is_some() {
             println!("What policies of {} select goes to their backends", s.resources);
@@ -439,6 +446,9 @@ impl Program {
             if tokio::time::timeout(GRACE / 2, drain).await.is_err() {
                 tracing::warn!("some connections did not end in time; they are cut");
                 self.servers.abort_all();
+            }
+            if let Some(tracers) = &self.tracers {
+                tracers.finish().await;
             }
             let drained = self.pipeline.drain(GRACE).await;
             if !drained.complete {

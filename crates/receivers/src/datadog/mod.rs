@@ -7,6 +7,7 @@
 //! | `endpoints.rs` | the table of paths, in the order of `/info` |
 //! | `traces.rs` | the trace endpoints: admission, decoding, answers |
 //! | `statistics.rs` | `/v0.6/stats` |
+//! | `tee/` | [`Tee`]: in front of an existing Agent |
 //! | `info.rs`, `gojson.rs` | `/info` and its hash; Go's JSON layout |
 //! | `container.rs`, `cgroup.rs` | which container a request comes from |
 //! | `request.rs` | media types, truth values, process tags of a request |
@@ -19,6 +20,7 @@ mod gojson;
 mod info;
 mod request;
 mod statistics;
+mod tee;
 mod traces;
 
 pub use cgroup::{CgroupResolver, containers_present};
@@ -26,6 +28,7 @@ pub use config::{Config, InfoConfig, Obfuscation, SetLogLevel};
 pub use container::{ContainerResolver, External, NoContainers};
 pub use info::BUILT_IN_PEER_TAGS;
 pub(crate) use info::EVP_HEADERS;
+pub use tee::{AgentBody, AgentClient, AgentError, AgentFuture, Tee, TeeConfig};
 
 use crate::answer::{self, Answer};
 use crate::mux::{self, Match};
@@ -126,10 +129,21 @@ impl Receiver {
         self.info.body()
     }
 
+    /// Where a path leads.
+    fn find(&self, path: &str) -> Match {
+        mux::find(self.enabled.iter().map(|i| ENDPOINTS[*i].pattern), path)
+    }
+
+    /// What is behind a path, if anything is.
+    fn route(&self, path: &str) -> Option<Route> {
+        match self.find(path) {
+            Match::Found(i) => self.enabled.get(i).map(|i| ENDPOINTS[*i].route),
+            Match::NotFound | Match::Redirect(_) => None,
+        }
+    }
+
     async fn answer(&self, request: &mut Request) -> Answer {
-        let path = request.head.uri.path();
-        let patterns = self.enabled.iter().map(|i| ENDPOINTS[*i].pattern);
-        let route = match mux::find(patterns, path) {
+        let route = match self.find(request.head.uri.path()) {
             Match::NotFound => return answer::not_found(),
             Match::Redirect(to) => {
                 return mux::redirect(&request.head.method, &to, request.head.uri.query());

@@ -1,5 +1,6 @@
 //! The trace endpoints (datadog-agent:pkg/trace/api/api.go).
 
+use super::tee::Kept;
 use super::{Receiver, request as req};
 use crate::answer::{self, Answer};
 use crate::body::{self, BodyError, Received};
@@ -127,7 +128,12 @@ impl Receiver {
         // After a time-out nobody knows: the batch may still be kept.
         working.answered(std::time::Instant::now(), !matches!(submitted, Err(Refused::Timeout)));
         match submitted {
-            Ok(_) => Ok(()),
+            Ok(_) => {
+                if let Some(kept) = request.head.extensions.get::<Kept>() {
+                    kept.set();
+                }
+                Ok(())
+            }
             Err(Refused::Busy) => Err(Failure::Overload("queue_full")),
             Err(Refused::NotTaken { reason }) => Err(Failure::Overload(reason)),
             Err(Refused::Closing) => Err(Failure::Overload("closing")),

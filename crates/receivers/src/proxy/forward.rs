@@ -27,8 +27,8 @@ const HOP_BY_HOP: [&str; 9] = [
     "upgrade",
 ];
 
-/// Removes what concerns one connection only.
-pub(super) fn strip_hops(headers: &mut HeaderMap) {
+/// Headers without those that concern one connection only, in their order.
+pub(crate) fn end_to_end(headers: &HeaderMap) -> HeaderMap {
     let named: Vec<HeaderName> = headers
         .get_all(CONNECTION)
         .iter()
@@ -36,18 +36,18 @@ pub(super) fn strip_hops(headers: &mut HeaderMap) {
         .flat_map(|v| v.split(','))
         .filter_map(|name| HeaderName::try_from(name.trim()).ok())
         .collect();
-    for name in named {
-        headers.remove(name);
+    let mut out = HeaderMap::with_capacity(headers.len());
+    for (name, value) in headers {
+        if !HOP_BY_HOP.contains(&name.as_str()) && !named.contains(name) {
+            out.append(name.clone(), value.clone());
+        }
     }
-    for name in HOP_BY_HOP {
-        headers.remove(name);
-    }
+    out
 }
 
 /// The client's headers as a reverse proxy passes them on.
 pub(super) fn headers_of(request: &Request, with_client_address: bool) -> HeaderMap {
-    let mut headers = request.head.headers.clone();
-    strip_hops(&mut headers);
+    let mut headers = end_to_end(&request.head.headers);
     // The length is that of the body we send; the host that of the target.
     for name in ["host", "content-length", "expect"] {
         headers.remove(name);
@@ -122,7 +122,7 @@ pub(super) async fn forward(
         answer
     };
     let (mut head, body) = answer.unwrap_or(Err(ClientError::Timeout))?.into_parts();
-    strip_hops(&mut head.headers);
+    head.headers = end_to_end(&head.headers);
     Ok(Answer::from_parts(head, AnswerBody::Stream(body)))
 }
 

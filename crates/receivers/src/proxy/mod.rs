@@ -27,6 +27,7 @@ mod telemetry;
 
 pub use client::{ClientError, HttpClient, Outgoing, SendFuture};
 pub use config::{Endpoint, ProxyConfig, Secret};
+pub(crate) use forward::end_to_end;
 
 use crate::answer::{self, Answer};
 use crate::body::{self, BodyError, BodyLimits};
@@ -71,6 +72,12 @@ impl Product {
             Self::Dogstatsd => "dogstatsd",
             Self::Flare => "tracer_flare",
         }
+    }
+
+    /// Whether an Agent passes it on before it answers, so that the answer may
+    /// take long.
+    pub(crate) const fn waits_for_intake(self) -> bool {
+        !matches!(self, Self::Telemetry | Self::Dogstatsd)
     }
 }
 

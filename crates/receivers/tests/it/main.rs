@@ -13,4 +13,5 @@ mod overload;
 mod proxies;
 mod replies;
 mod support;
+mod tee;
 mod zipkin;

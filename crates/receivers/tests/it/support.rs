@@ -2,9 +2,11 @@
 
 use spanloom_model::{AckFn, Batch, SpanWriter};
 use spanloom_pipeline::*;
-use spanloom_receivers::datadog::{Config, ContainerResolver, External, Receiver};
+use spanloom_receivers::datadog::{
+    AgentClient, Config, ContainerResolver, External, Receiver, Tee, TeeConfig,
+};
 use spanloom_receivers::proxy::HttpClient;
-use spanloom_receivers::{Listener, ServerConfig, ServerStats, serve};
+use spanloom_receivers::{Handler, Listener, ServerConfig, ServerStats, serve};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
@@ -82,6 +84,7 @@ impl ContainerResolver for Containers {
 
 pub struct Running {
     pub receiver: Arc<Receiver>,
+    pub tee: Option<Arc<Tee>>,
     pub pipeline: Arc<Pipeline>,
     pub store: Arc<Recorder>,
     pub stats: Arc<StatsRecorder>,
@@ -101,6 +104,8 @@ pub struct Setup {
     pub containers: Containers,
     pub server: Option<ServerConfig>,
     pub client: Option<Arc<dyn HttpClient>>,
+    /// An Agent behind the receiver.
+    pub agent: Option<(Arc<dyn AgentClient>, TeeConfig)>,
 }
 
 impl Default for Setup {
@@ -111,6 +116,7 @@ impl Default for Setup {
             containers: Containers::default(),
             server: None,
             client: None,
+            agent: None,
         }
     }
 }
@@ -138,6 +144,7 @@ pub async fn start_with(setup: Setup) -> Running {
     );
     let containers = Arc::new(setup.containers);
     let receiver = Arc::new(Receiver::new(setup.config, pipeline.inlet(), containers.clone(), setup.client));
+    let tee = setup.agent.map(|(agent, config)| Arc::new(Tee::new(receiver.clone(), agent, config)));
     let stop = Stop::default();
     let tcp = Listener::tcp("localhost", 0).await.unwrap();
     let port = tcp.port().unwrap();
@@ -147,13 +154,18 @@ pub async fn start_with(setup: Setup) -> Running {
     let servers = [tcp, unix]
         .into_iter()
         .map(|listener| {
-            let config =
-                setup.server.clone().unwrap_or_else(|| receiver.server_config(listener.port().is_some()));
-            tokio::spawn(serve(listener, config, receiver.clone(), connections.clone(), stop.watch()))
+            let tcp = listener.port().is_some();
+            let (config, handler): (_, Arc<dyn Handler>) = match &tee {
+                Some(tee) => (tee.server_config(tcp), tee.clone()),
+                None => (receiver.server_config(tcp), receiver.clone()),
+            };
+            let config = setup.server.clone().unwrap_or(config);
+            tokio::spawn(serve(listener, config, handler, connections.clone(), stop.watch()))
         })
         .collect();
     Running {
         receiver,
+        tee,
         pipeline,
         store,
         stats,
@@ -216,6 +228,9 @@ impl Running {
         self.stop.request();
         for server in self.servers {
             server.await.unwrap();
+        }
+        if let Some(tee) = &self.tee {
+            tee.finish(Duration::from_secs(30)).await;
         }
         assert!(self.pipeline.drain(Duration::from_secs(30)).await.complete);
         let snapshot = self.pipeline.ledger().snapshot();
@@ -290,6 +305,10 @@ pub const MSGPACK: (&str, &str) = ("Content-Type", "application/msgpack");
 
 pub fn spans(s: &Snapshot, outcome: Outcome) -> u64 {
     s.spans(outcome)
+}
+
+pub fn notes(s: &Snapshot, event: &str, reason: &str) -> u64 {
+    s.notes.iter().filter(|n| n.event == event && n.reason == reason).map(|n| n.count).sum()
 }
 
 pub fn payloads(s: &Snapshot, reason: &str) -> u64 {
