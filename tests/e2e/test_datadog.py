@@ -3,6 +3,7 @@
 import concurrent.futures
 import json
 import pathlib
+import socket
 
 import pytest
 
@@ -67,6 +68,32 @@ def test_in_front_of_an_agent_both_have_every_trace_and_the_agent_answers(direct
     assert front.stop() == 0
     for home in homes:
         assert "panicked" not in (home / "log").read_text()
+
+
+@pytest.mark.parametrize("uds", [False, True])
+def test_the_agents_own_metrics_reach_dogstatsd_with_its_names_and_tags(directory, uds):
+    path = str(pathlib.Path(directory) / "dsd.socket")
+    with socket.socket(socket.AF_UNIX if uds else socket.AF_INET, socket.SOCK_DGRAM) as statsd:
+        statsd.bind(path if uds else ("127.0.0.1", 0))
+        statsd.settimeout(30)
+        env = {"DD_DOGSTATSD_PORT": "0", "DD_DOGSTATSD_SOCKET": path} if uds else {"DD_DOGSTATSD_PORT": str(statsd.getsockname()[1])}
+        server = Spanloom(directory, env=env).start()
+        sent = client("python-ddtrace", AGENT_PORT=server.agent_port, TRACES=7)
+        compare(server, sent)
+        totals, tags = {}, set()
+        while totals.get("receiver.spans_received", 0) < sent["spans"]:
+            for line in statsd.recv(65536).decode().split("\n"):
+                name, rest = line.removeprefix("datadog.trace_agent.").split(":", 1)
+                value, kind, labels = rest.split("|")
+                totals[name] = totals.get(name, 0) + float(value)
+                tags |= set(labels.removeprefix("#").split(",")) if name == "receiver.trace" else set()
+        assert totals["started"] == 1 and totals["heartbeat"] >= 1, totals
+        assert totals["receiver.spans_received"] == sent["spans"] and totals["receiver.payload_accepted"] >= 1, totals
+        assert totals["receiver.trace"] == totals["receiver.traces_received"] == totals["receiver.traces_priority"] >= sent["traces"]
+        expected = {"lang:python", "endpoint_version:v0.5", "connection_type:tcp", "version:7.80.2"}
+        assert expected <= {t.replace("v0.4", "v0.5") for t in tags}, tags
+        assert any(t.startswith("tracer_version:") for t in tags) and any(t.startswith("service:e2e-") for t in tags), tags
+        assert server.stop() == 0
 
 
 def test_a_strangers_trace_is_found_in_the_terminal_within_a_second(spanloom):

@@ -8,10 +8,12 @@
 //! | `check.rs` | `spanloom check` |
 //! | `ask.rs`, `remote.rs` | commands that ask a running one |
 //! | `report.rs`, `waterfall.rs` | counters and traces for people and machines |
+//! | `agent_metrics.rs` | counters as the trace-agent's own metrics |
 //! | `logging.rs` | the program's own log |
 #![forbid(unsafe_code)]
 #![allow(clippy::print_stdout, clippy::print_stderr)] // the program speaks to people here and only here
 
+mod agent_metrics;
 mod ask;
 mod check;
 mod cli;

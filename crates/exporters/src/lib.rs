@@ -29,5 +29,5 @@ pub use outlet::{DestinationStats, Format, MAX_PAYLOAD, Outlet, OutletConfig};
 pub use router::{BackendStats, Router, RouterConfig};
 pub use routing::{BY_POLICY, RoutingTable};
 pub use sender::{Endpoint, Sender};
-pub use spool::{Claim, Pending, Request, Spool, SpoolConfig, SpoolError, SpoolStats, Tried};
+pub use spool::{Claim, KindStats, Pending, Request, Spool, SpoolConfig, SpoolError, SpoolStats, Tried};
 pub use transport::{NoAnswer, Post, Transport};

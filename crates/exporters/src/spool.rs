@@ -91,6 +91,27 @@ pub struct SpoolStats {
     pub retries: u64,
     /// Items given up, by reason.
     pub dropped: BTreeMap<&'static str, u64>,
+    /// The same by kind: what was packed, and what was urgent.
+    pub kinds: [KindStats; 2],
+}
+
+/// Figures of one kind of requests since the start.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct KindStats {
+    /// Requests sent.
+    pub sent: u64,
+    /// Their bytes.
+    pub sent_bytes: u64,
+    /// Items in them.
+    pub sent_items: u64,
+    /// Tries that were repeated.
+    pub retries: u64,
+    /// Requests that the destination will never take.
+    pub rejected: u64,
+    /// Requests given up before they were sent.
+    pub dropped: u64,
+    /// Their bytes.
+    pub dropped_bytes: u64,
 }
 
 /// Why a spool cannot be used or an item not be taken.
@@ -121,6 +142,14 @@ struct State {
     /// their way into `requests`, so their files stay.
     newest: u64,
     dropped: BTreeMap<&'static str, u64>,
+    kinds: [KindStats; 2],
+}
+
+impl State {
+    fn kind(&mut self, urgent: bool) -> &mut KindStats {
+        let [packed, others] = &mut self.kinds;
+        if urgent { others } else { packed }
+    }
 }
 
 /// The queue of one destination.
@@ -334,6 +363,9 @@ impl Spool {
                 if let Some(w) = state.requests.remove(&seq) {
                     state.bytes -= u64::from(w.frame.len);
                     *state.dropped.entry("queue_full").or_default() += w.items;
+                    let kind = state.kind(w.urgent);
+                    kind.dropped += 1;
+                    kind.dropped_bytes += u64::from(w.frame.len);
                     gone.push(seq);
                 }
             }
@@ -376,16 +408,24 @@ impl Spool {
             let mut state = lock(&self.state);
             if tried == Tried::Again {
                 self.retries.fetch_add(1, Relaxed);
-                if let Some(w) = state.requests.get_mut(&seq) {
-                    w.in_flight = false;
-                }
+                let Some(w) = state.requests.get_mut(&seq) else { return };
+                w.in_flight = false;
+                let urgent = w.urgent;
+                state.kind(urgent).retries += 1;
                 return;
             }
             let Some(w) = state.requests.remove(&seq) else { return };
             state.bytes -= u64::from(w.frame.len);
             match tried {
-                Tried::Rejected(reason) => *state.dropped.entry(reason).or_default() += w.items,
+                Tried::Rejected(reason) => {
+                    *state.dropped.entry(reason).or_default() += w.items;
+                    state.kind(w.urgent).rejected += 1;
+                }
                 Tried::Sent | Tried::Again => {
+                    let kind = state.kind(w.urgent);
+                    kind.sent += 1;
+                    kind.sent_bytes += u64::from(w.frame.len);
+                    kind.sent_items += w.items;
                     self.sent_items.fetch_add(w.items, Relaxed);
                     self.sent_requests.fetch_add(1, Relaxed);
                 }
@@ -420,6 +460,7 @@ impl Spool {
             sent_requests: self.sent_requests.load(Relaxed),
             retries: self.retries.load(Relaxed),
             dropped: state.dropped.clone(),
+            kinds: state.kinds,
         }
     }
 

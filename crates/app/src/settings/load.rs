@@ -201,7 +201,7 @@ impl Loader {
     fn env(&mut self, vars: &[(String, String)]) {
         for (index, field) in Settings::FIELDS.iter().enumerate() {
             // An empty variable counts as not set, except where empty means "off".
-            let empty_is_off = field.key == "apm_config.receiver_socket";
+            let empty_is_off = ["apm_config.receiver_socket", "dogstatsd_socket"].contains(&field.key);
             let get = |name: &str| {
                 vars.iter()
                     .find(|(n, v)| n == name && (empty_is_off || !v.is_empty()))

@@ -100,9 +100,11 @@ settings! {
     extra_tags: CommaOrWords = CommaOrWords::default(), "extra_tags", ["DD_EXTRA_TAGS"];
     /// Host name or address that the Datadog receiver listens on.
     bind_host: String = String::new(), "bind_host", ["DD_BIND_HOST"];
-    /// UDP port of DogStatsD, target of the DogStatsD proxy.
+    /// UDP port of DogStatsD, target of our own metrics and of the DogStatsD proxy; 0: own metrics go to the socket.
     dogstatsd_port: u16 = 8125, "dogstatsd_port", ["DD_DOGSTATSD_PORT"];
-    /// Whether the DogStatsD proxy forwards.
+    /// Socket of DogStatsD, target of our own metrics if the port is 0; empty switches them off then.
+    dogstatsd_socket: String = "/var/run/datadog/dsd.socket".into(), "dogstatsd_socket", ["DD_DOGSTATSD_SOCKET"];
+    /// Whether own metrics are sent to DogStatsD and its proxy forwards.
     use_dogstatsd: bool = true, "use_dogstatsd", ["DD_USE_DOGSTATSD"];
     /// Proxy for plain HTTP destinations.
     proxy_http: Secret = Secret::default(), "proxy.http", ["DD_PROXY_HTTP", "HTTP_PROXY", "http_proxy"];

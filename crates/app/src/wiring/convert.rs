@@ -255,6 +255,11 @@ pub fn data_dir(s: &Settings, home: Option<String>, xdg: Option<String>, root: b
     base.unwrap_or_else(|| ".".into()).join("spanloom")
 }
 
+/// Host of DogStatsD.
+pub fn statsd_host(s: &Settings) -> String {
+    if s.bind_host.is_empty() { "localhost".into() } else { s.bind_host.clone() }
+}
+
 /// Base URL of the trace intake (datadog-processing §7.1): known Datadog hosts
 /// get a trailing dot, so that the resolver asks once.
 pub fn intake_url(s: &Settings) -> String {

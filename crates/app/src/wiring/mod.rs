@@ -5,6 +5,7 @@
 //! | `run.rs` | start and stop of the whole program |
 //! | `convert.rs` | settings → the plain `Config` of each room |
 //! | `receive.rs` | settings → the Datadog receiver and its listeners |
+//! | `dogstatsd.rs` | the Agent's own metrics, sent to DogStatsD |
 //! | `doors.rs` | settings → the receivers of Zipkin, OTLP and Jaeger |
 //! | `routes.rs` | mesh resources → policies and backends |
 //! | `chain.rs` | the rooms that decide about spans, as processors |
@@ -22,6 +23,7 @@ mod admin;
 mod chain;
 mod containers;
 mod convert;
+mod dogstatsd;
 mod doors;
 mod foreign;
 mod outgoing;

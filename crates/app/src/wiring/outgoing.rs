@@ -151,7 +151,7 @@ pub fn proxies(s: &Settings, hostname: &str) -> ProxyConfig {
         symdb: (s.symdb_dd_url.clone(), Secret::default(), Vec::new()),
         logs_muted: s.is_set("logs_enabled") && !s.logs_enabled,
         use_dogstatsd: s.use_dogstatsd,
-        statsd_host: if s.bind_host.is_empty() { "localhost".into() } else { s.bind_host.clone() },
+        statsd_host: convert::statsd_host(s),
         statsd_port: s.dogstatsd_port,
         ..ProxyConfig::default()
     }

@@ -6,7 +6,7 @@ use crate::settings::Settings;
 use spanloom_processors::TagEntry;
 use spanloom_receivers::Listener;
 use spanloom_receivers::datadog::{
-    CgroupResolver, Config, ContainerResolver, InfoConfig, NoContainers, Obfuscation,
+    CgroupResolver, Config, ContainerResolver, InfoConfig, NoContainers, Obfuscation, Sources,
 };
 use spanloom_stats::rules;
 use std::collections::BTreeMap;
@@ -66,7 +66,7 @@ pub async fn bind_datadog(s: &Settings, agent: bool) -> Result<Vec<Listener>, St
 }
 
 /// The Datadog receiver's settings.
-pub fn datadog(s: &Settings, containers: bool, hostname: &str) -> Config {
+pub fn datadog(s: &Settings, containers: bool, hostname: &str, sources: Option<Arc<Sources>>) -> Config {
     let in_container = !s.docker_dd_agent.is_empty();
     let limit = |set: bool, value: f64| if in_container && !set { 0.0 } else { value };
     let mut peer_tags = rules::peer_tag_keys(&s.peer_tags.0);
@@ -82,6 +82,7 @@ pub fn datadog(s: &Settings, containers: bool, hostname: &str) -> Config {
         remote_configuration: s.remote_configuration,
         set_log_level: s.remote_configuration.then(crate::logging::setter),
         containers,
+        sources,
         proxy: outgoing::proxies(s, hostname),
         info: InfoConfig {
             version: convert::AGENT_VERSION.into(),

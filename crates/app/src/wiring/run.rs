@@ -3,6 +3,7 @@
 
 use super::admin::Admin;
 use super::chain::{Feedback, Install, Shared, factory};
+use super::dogstatsd::{self, Probe};
 use super::doors::Doors;
 use super::foreign::{Foreign, Translated};
 use super::routes::Routes;
@@ -116,6 +117,7 @@ struct Program {
     statistics: Arc<Statistics>,
     containers: Arc<dyn ContainerResolver>,
     exporter: Option<Arc<DatadogExporter>>,
+    samplers: Option<Arc<Mutex<Samplers>>>,
     routes: Option<(Arc<Routes>, tokio::task::JoinHandle<()>)>,
     store: Option<Arc<Store>>,
     why: Arc<Why>,
@@ -199,7 +201,7 @@ impl Program {
             statement_tags: s.obfuscate_statement_tags,
             concentrator,
             routed,
-            samplers,
+            samplers: samplers.clone(),
             feedback: Arc::new(Feedback::new(rates.clone())),
             install: (!s.install_id.is_empty())
                 .then(|| Arc::new(Install::new(&s.install_id, &s.install_type, &s.install_time))),
@@ -260,6 +262,7 @@ impl Program {
             statistics,
             containers,
             exporter,
+            samplers,
             routes: routes.map(|r| (Arc::clone(&r), tokio::spawn(r.watch()))),
             store,
             why,
@@ -300,7 +303,11 @@ impl Program {
             None => None,
         };
 
-        let config = receive::datadog(s, receive::with_containers(s, around.containers), hostname);
+        let statsd = dogstatsd::target(s, mode == Mode::Agent);
+        let sources = statsd.as_ref().map(|_| Arc::default());
+        let containers = receive::with_containers(s, around.containers);
+        let config = receive::datadog(s, containers, hostname, sources.clone());
+        let mut connections = Vec::new();
         let containers = Arc::clone(&self.containers);
         let client = outgoing::proxy_client(s)?;
         let receiver = Arc::new(Receiver::new(config, self.pipeline.inlet(), containers, client));
@@ -313,9 +320,20 @@ impl Program {
                 format!("Datadog   unix://{}", listener.address())
             });
             let (config, handler) = answering.serve(tcp);
-            self.serve(listener, config, handler);
+            let counted = self.serve(listener, config, handler);
+            connections.push((if tcp { "tcp" } else { "uds" }, counted));
         }
         self.tracers = Some(answering);
+        if let (Some(target), Some(sources)) = (statsd, sources) {
+            let probe = Probe {
+                inlet: inlet.clone(),
+                sources,
+                exporter: self.exporter.clone(),
+                samplers: self.samplers.clone(),
+                connections,
+            };
+            self.servers.spawn(probe.run(target, self.stop.watch()));
+        }
 
         let report = self.reporter();
         let api = self.store.as_ref().map(|store| {
@@ -383,14 +401,10 @@ impl Program {
         listener: Listener,
         config: ServerConfig,
         handler: Arc<dyn spanloom_receivers::Handler>,
-    ) {
-        self.servers.spawn(serve(
-            listener,
-            config,
-            handler,
-            Arc::new(ServerStats::default()),
-            self.stop.watch(),
-        ));
+    ) -> Arc<ServerStats> {
+        let stats = Arc::new(ServerStats::default());
+        self.servers.spawn(serve(listener, config, handler, Arc::clone(&stats), self.stop.watch()));
+        stats
     }
 
     /// Reads every counter, whenever it is asked.

@@ -2,6 +2,7 @@
 //! variables to them; the names stand beside each field.
 
 use super::info::BUILT_IN_PEER_TAGS;
+use super::sources::Sources;
 use crate::proxy::ProxyConfig;
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -37,6 +38,8 @@ pub struct Config {
     /// The program runs where there are containers. Without, requests have no
     /// container, whatever their headers say.
     pub containers: bool,
+    /// Where requests are counted by their source; `None`: nowhere.
+    pub sources: Option<Arc<Sources>>,
     /// Where proxied products go.
     pub proxy: ProxyConfig,
     /// What `/info` says.
@@ -56,6 +59,7 @@ impl Default for Config {
             remote_configuration: true,
             set_log_level: None,
             containers: true,
+            sources: None,
             proxy: ProxyConfig::default(),
             info: InfoConfig::default(),
         }

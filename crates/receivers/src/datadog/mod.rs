@@ -7,6 +7,7 @@
 //! | `endpoints.rs` | the table of paths, in the order of `/info` |
 //! | `traces.rs` | the trace endpoints: admission, decoding, answers |
 //! | `statistics.rs` | `/v0.6/stats` |
+//! | `sources.rs` | [`Sources`]: requests by where they come from, for the Agent's own metrics |
 //! | `tee/` | [`Tee`]: in front of an existing Agent |
 //! | `info.rs`, `gojson.rs` | `/info` and its hash; Go's JSON layout |
 //! | `container.rs`, `cgroup.rs` | which container a request comes from |
@@ -19,6 +20,7 @@ mod endpoints;
 mod gojson;
 mod info;
 mod request;
+mod sources;
 mod statistics;
 mod tee;
 mod traces;
@@ -28,6 +30,7 @@ pub use config::{Config, InfoConfig, Obfuscation, SetLogLevel};
 pub use container::{ContainerResolver, External, NoContainers};
 pub use info::BUILT_IN_PEER_TAGS;
 pub(crate) use info::EVP_HEADERS;
+pub use sources::{SourceCounts, Sources};
 pub use tee::{AgentBody, AgentClient, AgentError, AgentFuture, Tee, TeeConfig};
 
 use crate::answer::{self, Answer};

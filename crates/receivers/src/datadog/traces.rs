@@ -1,5 +1,6 @@
 //! The trace endpoints (datadog-agent:pkg/trace/api/api.go).
 
+use super::sources::{End, Seen};
 use super::tee::Kept;
 use super::{Receiver, request as req};
 use crate::answer::{self, Answer};
@@ -55,7 +56,12 @@ impl Receiver {
         // The answer tells the rates of before: what this body changes in them
         // is told to the next, as the Agent does.
         let rates = self.inlet.rates().snapshot();
-        match self.take(request, version, encoding, &mut counted).await {
+        let mut seen = None;
+        let taken = self.take(request, version, encoding, &mut counted, &mut seen).await;
+        if let Some(sources) = &self.config.sources {
+            sources.count(request, version, seen, &ended(&taken));
+        }
+        match taken {
             Ok(()) => {
                 counted.end(PayloadOutcome::Accepted, "");
                 success(request, version, &rates)
@@ -71,6 +77,7 @@ impl Receiver {
         version: Protocol,
         encoding: Encoding,
         counted: &mut Counted,
+        seen: &mut Option<Seen>,
     ) -> Result<(), Failure> {
         let slot_by = Instant::now() + self.config.decoder_timeout;
         let max = self.config.max_payload_size;
@@ -123,6 +130,7 @@ impl Receiver {
         };
         batch.intake.resent = working.again;
         self.add_container_tags(&mut batch);
+        *seen = self.config.sources.as_ref().map(|_| Seen::new(&batch, counted.bytes));
         permit.resize(batch.size() as u64);
         let submitted = self.inlet.submit(batch, permit).await;
         // After a time-out nobody knows: the batch may still be kept.
@@ -240,6 +248,18 @@ impl Receiver {
         let encoding = req::encoding(request.header("content-type"));
         refuse(request, version, encoding)
             .unwrap_or_else(|| answer::typed(StatusCode::OK, answer::TEXT, "OK\n"))
+    }
+}
+
+/// How a request ended, for the count by sources.
+fn ended(taken: &Result<(), Failure>) -> End {
+    match taken {
+        Ok(()) => End::Accepted,
+        Err(Failure::Overload(_)) => End::Refused,
+        Err(Failure::TimedOut) => End::TimedOut,
+        Err(Failure::TooLarge) => End::Dropped("payload_too_large"),
+        Err(Failure::Slow) => End::Dropped("timeout"),
+        Err(Failure::Decode(error)) => End::Dropped(error.drop_reason()),
     }
 }
 
