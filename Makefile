@@ -7,6 +7,7 @@
 #   make unit    Rust tests only
 #   make e2e     real client libraries against the real binary
 #   make bench   benchmarks with ratios to a yardstick in the same run
+#   make settings-page   write docs/settings.md from the table of settings
 #   make fuzz    each fuzz target for FUZZ_SECONDS (needs cargo-fuzz and nightly)
 #   make clean   remove what was built
 
@@ -19,7 +20,7 @@ ARGS ?=
 # Socket in a place that needs no root, unless the caller chose one.
 export DD_APM_RECEIVER_SOCKET ?= $(CURDIR)/.cache/apm.socket
 
-.PHONY: run build test check unit e2e bench fuzz clean clients
+.PHONY: run build test check unit e2e bench fuzz clean clients settings-page
 
 run: build
 	@mkdir -p $(DATA_DIR)
@@ -56,6 +57,9 @@ clients: .cache/python.stamp .cache/node.stamp
 	@mkdir -p .cache
 	for d in $(dir $^); do (cd $$d && npm install --no-audit --no-fund --no-package-lock --loglevel=error) || exit 1; done
 	@touch $@
+
+settings-page:
+	$(CARGO) run -q --locked -p spanloom -- check --docs > docs/settings.md.new && mv docs/settings.md.new docs/settings.md
 
 bench:
 	$(CARGO) bench --workspace --locked --benches $(ARGS)

@@ -47,6 +47,8 @@ pub struct Slow {
 pub struct AgentMetrics {
     /// Tags of every line.
     constant: String,
+    /// Counters that are 0 are sent, too.
+    all: bool,
     /// What counters stood at, by name and tags.
     before: BTreeMap<String, u64>,
     /// CPU seconds and uptime of the last slow reading.
@@ -55,10 +57,12 @@ pub struct AgentMetrics {
 }
 
 impl AgentMetrics {
-    /// Version that every line is tagged with.
-    pub fn new(version: &str) -> Self {
+    /// Version that every line is tagged with. `all`: counters are sent also
+    /// when they are 0 (`apm_config.send_all_internal_stats`).
+    pub fn new(version: &str, all: bool) -> Self {
         Self {
             constant: format!("version:{version}"),
+            all,
             before: BTreeMap::new(),
             spent: (0.0, 0.0),
             lines: Vec::new(),
@@ -243,7 +247,7 @@ impl AgentMetrics {
     }
 
     fn count_if(&mut self, name: &str, tags: &str, n: u64) {
-        if n > 0 {
+        if n > 0 || self.all {
             self.count(name, tags, n);
         }
     }
@@ -318,7 +322,7 @@ mod tests {
     #[test]
     fn counters_are_sent_as_differences() {
         let ledger = Arc::new(Ledger::default());
-        let mut metrics = AgentMetrics::new("7.80.2");
+        let mut metrics = AgentMetrics::new("7.80.2", false);
         let mut read =
             |ledger: &Ledger| metrics.lines(&Reading { ledger: ledger.snapshot(), ..Reading::default() });
         let mut batch = Batch { spans: vec![Span::default(); 3], ..Batch::default() };
@@ -360,7 +364,9 @@ mod tests {
             ..SourceCounts::default()
         };
         let reading = Reading { sources: vec![("lang:go".into(), counts)], ..Reading::default() };
-        let lines = AgentMetrics::new("v").lines(&reading);
+        let lines = AgentMetrics::new("v", true).lines(&reading);
+        assert_eq!(find(&lines, "receiver.payload_timeout"), ["0|c|#version:v,lang:go"]);
+        let lines = AgentMetrics::new("v", false).lines(&reading);
         assert_eq!(find(&lines, "receiver.trace"), ["3|c|#version:v,lang:go"]);
         assert_eq!(find(&lines, "receiver.traces_received"), ["3|c|#version:v,lang:go"]);
         assert_eq!(find(&lines, "receiver.payload_refused"), ["0|c|#version:v,lang:go"]);
@@ -388,7 +394,7 @@ mod tests {
                 ..Slow::default()
             })
         };
-        let mut metrics = AgentMetrics::new("v");
+        let mut metrics = AgentMetrics::new("v", false);
         let writers = Some([kind, KindStats::default()]);
         let lines = metrics.lines(&Reading { writers, slow: slow(1.0, 10.0), ..Reading::default() });
         assert_eq!(find(&lines, "trace_writer.payloads"), ["2|c|#version:v"]);

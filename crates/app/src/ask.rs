@@ -12,7 +12,7 @@ use std::io::IsTerminal;
 pub fn run(s: &Settings, command: &Command) -> Result<String, String> {
     match command {
         Command::Status { json } => {
-            let status = ask(s.admin_address.0, "admin.address", "/status")?;
+            let status = ask(s.admin(), "admin.address", "/status")?;
             Ok(if *json { pretty(&status) } else { report::draw(&status) })
         }
         Command::Search(args) => search(s, args),

@@ -1,12 +1,12 @@
 //! `spanloom check`: every setting, its value, where it came from.
 
 use crate::cli::SettingsArgs;
-use crate::settings::{Layers, Origin, Settings, SettingsError, read_file};
+use crate::settings::{Layers, Notice, Origin, Settings, SettingsError, read_file};
 use crate::wiring::read_resources;
 use serde_json::json;
 
 /// Reads all layers. The environment is read here and nowhere else.
-pub fn load(args: &SettingsArgs) -> Result<(Settings, Vec<String>), Vec<SettingsError>> {
+pub fn load(args: &SettingsArgs) -> Result<(Settings, Vec<Notice>), Vec<SettingsError>> {
     let mut layers = Layers { env: std::env::vars().collect(), ..Layers::default() };
     let mut errors = Vec::new();
     for (path, slot) in [(&args.datadog_config, &mut layers.datadog), (&args.config, &mut layers.spanloom)] {
@@ -57,7 +57,10 @@ pub fn run(args: &SettingsArgs, all: bool, as_json: bool) -> Result<String, Stri
     if as_json {
         return match (loaded, resources) {
             (Ok((settings, mut notices)), Ok((_, warnings))) => {
-                notices.extend(warnings);
+                notices.extend(warnings.into_iter().map(|text| Notice { warning: true, text }));
+                let of = |warning| -> Vec<&str> {
+                    notices.iter().filter(|n| n.warning == warning).map(|n| n.text.as_str()).collect()
+                };
                 let rows: Vec<_> = settings
                     .entries()
                     .iter()
@@ -66,7 +69,7 @@ pub fn run(args: &SettingsArgs, all: bool, as_json: bool) -> Result<String, Stri
                                "env": e.field.env, "accepts": e.field.accepts, "meaning": e.field.doc.trim()})
                     })
                     .collect();
-                Ok(json!({"ok": true, "settings": rows, "notices": notices, "errors": []}).to_string() + "\n")
+                Ok(json!({"ok": true, "settings": rows, "warnings": of(true), "notices": of(false), "errors": []}).to_string() + "\n")
             }
             (Ok(_), Err(errors)) => Err(json!({"ok": false, "errors": errors}).to_string()),
             (Err(errors), _) => {
@@ -77,7 +80,7 @@ pub fn run(args: &SettingsArgs, all: bool, as_json: bool) -> Result<String, Stri
     }
     let (settings, mut notices) = loaded.map_err(|errors| lines(&errors))?;
     let (found, warnings) = resources.map_err(|errors| errors.join("\n"))?;
-    notices.extend(warnings);
+    notices.extend(warnings.into_iter().map(|text| Notice { warning: true, text }));
     let mut out = String::new();
     let entries = settings.entries();
     let shown: Vec<_> = entries.iter().filter(|e| all || e.origin != Origin::Default).collect();
@@ -96,7 +99,7 @@ pub fn run(args: &SettingsArgs, all: bool, as_json: bool) -> Result<String, Stri
         );
     }
     for notice in &notices {
-        out += &format!("note: {notice}\n");
+        out += &format!("{notice}\n");
     }
     out += &found;
     out += "The settings are valid.\n";

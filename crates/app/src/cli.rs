@@ -48,6 +48,9 @@ pub enum Command {
         /// For machines.
         #[arg(long)]
         json: bool,
+        /// Print the page about every setting (docs/settings.md) instead.
+        #[arg(long, conflicts_with_all = ["all", "json"])]
+        docs: bool,
     },
     /// Ask a running Spanloom what came in and what became of it.
     Status {

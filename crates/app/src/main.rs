@@ -33,7 +33,8 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 fn main() -> ExitCode {
     let cli = cli::Cli::parse();
     let result = match &cli.command {
-        cli::Command::Check { all, json } => check::run(&cli.settings, *all, *json),
+        cli::Command::Check { docs: true, .. } => Ok(settings::page()),
+        cli::Command::Check { all, json, .. } => check::run(&cli.settings, *all, *json),
         cli::Command::Run => start(&cli.settings, wiring::Mode::Run),
         cli::Command::Agent => start(&cli.settings, wiring::Mode::Agent),
         command => check::load(&cli.settings)

@@ -47,6 +47,9 @@ pub struct Config {
     /// Whether an entry also covers sub-domains and networks
     /// (`no_proxy_nonexact_match`).
     pub no_proxy_nonexact: bool,
+    /// Also reach addresses of cloud metadata through the proxy
+    /// (`use_proxy_for_cloud_metadata`).
+    pub proxy_cloud_metadata: bool,
     /// Do not verify certificates (`skip_ssl_validation`).
     pub skip_verification: bool,
     /// TLS 1.3 only (`min_tls_version: tlsv1.3`).
@@ -65,6 +68,7 @@ impl Default for Config {
             proxy_https: None,
             no_proxy: Vec::new(),
             no_proxy_nonexact: false,
+            proxy_cloud_metadata: false,
             skip_verification: false,
             tls13_only: false,
             connect_timeout: Duration::from_secs(30),
@@ -155,7 +159,7 @@ impl Client {
             direct: builder().build(https(tcp)),
             tunnel,
             forward,
-            no_proxy: NoProxy::new(&config.no_proxy, config.no_proxy_nonexact),
+            no_proxy: NoProxy::new(&config.no_proxy, config.no_proxy_nonexact, config.proxy_cloud_metadata),
         })
     }
 

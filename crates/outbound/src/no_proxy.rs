@@ -13,9 +13,11 @@ pub(crate) struct NoProxy {
 }
 
 impl NoProxy {
-    pub(crate) fn new(entries: &[String], nonexact: bool) -> Self {
+    /// `proxy_metadata`: cloud metadata is no exception.
+    pub(crate) fn new(entries: &[String], nonexact: bool, proxy_metadata: bool) -> Self {
         let entries = entries.iter().map(|e| e.trim().to_ascii_lowercase()).filter(|e| !e.is_empty());
-        Self { entries: entries.chain(METADATA.map(str::to_owned)).collect(), nonexact }
+        let metadata = METADATA.iter().filter(|_| !proxy_metadata).map(|m| (*m).to_owned());
+        Self { entries: entries.chain(metadata).collect(), nonexact }
     }
 
     /// Whether the destination is reached directly.
@@ -67,7 +69,7 @@ mod tests {
     use super::*;
 
     fn covers(entry: &str, nonexact: bool, uri: &str) -> bool {
-        NoProxy::new(&[entry.to_owned()], nonexact).covers(&uri.parse().unwrap())
+        NoProxy::new(&[entry.to_owned()], nonexact, false).covers(&uri.parse().unwrap())
     }
 
     #[test]

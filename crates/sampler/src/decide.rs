@@ -3,7 +3,7 @@
 use crate::events::{EventSettings, Events};
 use crate::priority::{PrioritySampler, Rates};
 use crate::probabilistic::Probabilistic;
-use crate::rare::RareSampler;
+use crate::rare::{RareLimits, RareSampler};
 use crate::score::ScoreSampler;
 use spanloom_model::{
     Attr, Batch, Chunk, Fate, Leaves, PRIORITY_NONE, Protocol, Sampled, Value, flags, keys,
@@ -58,6 +58,8 @@ pub struct Settings {
     pub max_services: usize,
     /// `apm_config.enable_rare_sampler`.
     pub rare: bool,
+    /// Its limits (`apm_config.rare_sampler.*`).
+    pub rare_limits: RareLimits,
     /// `apm_config.probabilistic_sampler`, if enabled.
     pub probabilistic: Option<Probabilistic>,
     /// `apm_config.error_tracking_standalone.enabled`.
@@ -79,6 +81,7 @@ impl Default for Settings {
             extra_rate: 1.0,
             max_services: 5000,
             rare: false,
+            rare_limits: RareLimits::default(),
             probabilistic: None,
             error_tracking_standalone: false,
             error_rare_sample_tracer_drop: false,
@@ -124,6 +127,7 @@ pub struct Samplers {
     standalone: bool,
     only_manual_drop: bool,
     rare: Option<RareSampler>,
+    rare_limits: RareLimits,
     probabilistic: Option<Probabilistic>,
     priority: PrioritySampler,
     no_priority: ScoreSampler,
@@ -143,7 +147,8 @@ impl Samplers {
         Self {
             standalone: s.error_tracking_standalone,
             only_manual_drop: s.error_rare_sample_tracer_drop,
-            rare: s.rare.then(|| RareSampler::new(s.seed)),
+            rare: s.rare.then(|| s.rare_limits.sampler(s.seed)),
+            rare_limits: s.rare_limits,
             probabilistic: s.probabilistic.clone(),
             priority: PrioritySampler::new(s.target_tps, s.extra_rate, &s.env, s.max_services, s.seed),
             no_priority: ScoreSampler::no_priority(s.target_tps, s.extra_rate, s.seed),
@@ -176,7 +181,7 @@ impl Samplers {
         self.no_priority.core_mut().set_target(target_tps);
         self.errors.core_mut().set_target(errors_tps);
         match (&self.rare, rare) {
-            (None, true) => self.rare = Some(RareSampler::new(self.seed)),
+            (None, true) => self.rare = Some(self.rare_limits.sampler(self.seed)),
             (Some(_), false) => self.rare = None,
             _ => {}
         }

@@ -34,7 +34,7 @@ pub use decide::{Counts, Decision, Samplers, Settings, by};
 pub use events::{EventSettings, Events};
 pub use priority::{Catalog, PrioritySampler, Rates, rates_by_service};
 pub use probabilistic::{Probabilistic, Verdict};
-pub use rare::RareSampler;
+pub use rare::{RareLimits, RareSampler};
 pub use score::ScoreSampler;
 
 /// Nanoseconds in a second.

@@ -9,6 +9,8 @@ use std::collections::HashMap;
 
 /// An entry is renewed only if that moves its expiry by this much.
 const RENEWAL: i64 = 60 * SECOND;
+/// Traces at once, at most.
+const BURST: f64 = 50.0;
 /// Most (environment, service) pairs told apart; beyond it they share places.
 /// The reference has no bound.
 const MAX_SHARDS: usize = 20_000;
@@ -63,11 +65,36 @@ impl Tokens {
     }
 }
 
+/// Limits of the rare sampler.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct RareLimits {
+    /// Traces a second.
+    pub per_second: f64,
+    /// Nanoseconds before a signature is rare again.
+    pub cool_down: i64,
+    /// Signatures remembered for each service.
+    pub cardinality: u32,
+}
+
+impl Default for RareLimits {
+    /// The reference's: 5 a second, five minutes, 200.
+    fn default() -> Self {
+        Self { per_second: 5.0, cool_down: 300 * SECOND, cardinality: 200 }
+    }
+}
+
+impl RareLimits {
+    /// A sampler with these limits.
+    pub fn sampler(&self, seed: u64) -> RareSampler {
+        RareSampler::with_limits(self.per_second, BURST, self.cool_down, self.cardinality, seed)
+    }
+}
+
 impl RareSampler {
     /// A sampler with the reference's defaults: 5 traces per second with a
     /// burst of 50, a cool-down of five minutes, 200 signatures per shard.
     pub fn new(seed: u64) -> Self {
-        Self::with_limits(5.0, 50.0, 300 * SECOND, 200, seed)
+        RareLimits::default().sampler(seed)
     }
 
     /// A sampler with other limits; `cool_down` in nanoseconds.

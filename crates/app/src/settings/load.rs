@@ -1,5 +1,7 @@
 //! Reads the layers in order and explains what is wrong with them.
 
+use super::features::{FEATURES, UNHONOURED};
+use super::unhonoured::Unhonoured;
 use super::{Origin, Settings};
 use serde_json::{Map, Value as Json};
 use std::path::Path;
@@ -91,7 +93,7 @@ pub fn read_file(path: &Path) -> Result<Json, SettingsError> {
 impl Layers {
     /// Resolves the layers. Returns the settings and notices: things that are
     /// not errors but that a user would want to know (`check` prints them).
-    pub fn resolve(&self) -> Result<(Settings, Vec<String>), Vec<SettingsError>> {
+    pub fn resolve(&self) -> Result<(Settings, Vec<Notice>), Vec<SettingsError>> {
         let mut to = Loader { settings: Settings::default(), errors: Vec::new(), notices: Vec::new() };
         if let Some((path, json)) = &self.datadog {
             to.file(path, json, true);
@@ -108,39 +110,34 @@ impl Layers {
     }
 }
 
+/// Something that is no error.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Notice {
+    /// It does not do what whoever set it expects.
+    pub warning: bool,
+    /// Cause and cure.
+    pub text: String,
+}
+
+impl std::fmt::Display for Notice {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}: {}", if self.warning { "warning" } else { "note" }, self.text)
+    }
+}
+
 struct Loader {
     settings: Settings,
     errors: Vec<SettingsError>,
-    notices: Vec<String>,
+    notices: Vec<Notice>,
 }
 
 /// Sections of `datadog.yaml` that are ours: a key in them that nobody knows
 /// is a mistake. Other sections belong to other parts of the Agent.
 const OUR_SECTIONS: [&str; 3] = ["apm_config", "evp_proxy_config", "ol_proxy_config"];
 
-/// Keys of the Agent that mean nothing to Spanloom, and why.
-const WITHOUT_EFFECT: &[(&str, &str)] = &[
-    ("apm_config.log_file", "Spanloom logs to standard error"),
-    ("apm_config.instrumentation", "belongs to library injection"),
-    ("apm_config.workload_selection", "belongs to library injection"),
-    ("apm_config.sync_flushing", "only serverless builds flush so"),
-    ("apm_config.watchdog_check_delay", "memory is bounded without a watchdog"),
-    ("apm_config.windows_pipe", "there are no named pipes here"),
-    ("apm_config.internal_profiling", "there is no self profiling"),
-    ("apm_config.dd_agent_bin", "no core agent is asked"),
-    ("apm_config.send_all_internal_stats", "all counters are always shown"),
-    ("apm_config.enable_container_tags_buffer", "payloads are not held back for container tags"),
-    ("apm_config.trace_writer.queue_size", "the queue is on disk"),
-    ("apm_config.stats_writer.queue_size", "the queue is on disk"),
-    ("apm_config.max_remote_traces_per_second", "there is no remote sampling"),
-    ("apm_config.max_catalog_services", "the Agent reads max_catalog_entries only"),
-    ("apm_config.disable_rare_sampler", "the Agent ignores it since 7.41"),
-    ("apm_config.peer_service_aggregation", "the Agent ignores it"),
-    ("apm_config.client_stats_flush_interval", "client statistics are flushed with our own"),
-    ("apm_config.analyzed_rate_by_service", "deprecated in the Agent"),
-    ("apm_config.additional_profile_tags", "profiles are forwarded as they come"),
-    ("apm_config.max_traces_per_second", "use target_traces_per_second"),
-];
+/// Older keys of the Agent's file: they count if the newer one is not beside them.
+const ALIASES: &[(&str, &str)] =
+    &[("apm_config.max_traces_per_second", "apm_config.target_traces_per_second")];
 
 impl Loader {
     fn file(&mut self, path: &str, json: &Json, agent: bool) {
@@ -170,6 +167,18 @@ impl Loader {
                 }
                 continue;
             }
+            if let Some((_, newer)) = ALIASES.iter().find(|(old, _)| *old == key) {
+                let beside = newer.rsplit('.').next().is_some_and(|last| map.contains_key(last));
+                let index = Settings::FIELDS.iter().position(|f| f.key == *newer);
+                if let (false, Some(index), false) = (beside, index, value.is_null()) {
+                    if self.settings.set_json(index, value) {
+                        self.settings.origins[index] = origin;
+                    } else {
+                        self.bad_value(index, &value.to_string(), &origin);
+                    }
+                }
+                continue;
+            }
             let nested = Settings::FIELDS.iter().any(|f| f.key.starts_with(&format!("{key}.")));
             match value {
                 Json::Object(inner) if nested => self.section(path, &key, inner, agent),
@@ -180,15 +189,16 @@ impl Loader {
     }
 
     fn unknown(&mut self, key: &str, origin: &Origin, agent: bool) {
-        if let Some((_, why)) = WITHOUT_EFFECT.iter().find(|(k, _)| key == *k || key.starts_with(k)) {
-            self.notices.push(format!("{origin}: `{key}` has no effect: {why}"));
+        if let Some(unhonoured) = Unhonoured::by_key(key) {
+            self.warn(format!("{origin}: `{key}` has no effect: {}", unhonoured.text()));
             return;
         }
         let near = nearest(key, Settings::FIELDS.iter().map(|f| f.key.to_owned()).chain(sections()));
         let ours = OUR_SECTIONS.iter().any(|s| key.starts_with(&format!("{s}.")));
         if agent && !ours && near.as_ref().is_none_or(|(_, distance)| *distance > 2) {
             // A whole datadog.yaml holds other products' settings.
-            self.notices.push(format!("{origin}: `{key}` is not about traces; ignored"));
+            let text = format!("{origin}: `{key}` is not about traces; ignored");
+            self.notices.push(Notice { warning: false, text });
             return;
         }
         self.errors.push(SettingsError::Unknown {
@@ -219,9 +229,16 @@ impl Loader {
             .flat_map(|f| f.env.iter().map(|e| (*e).to_owned()).chain([f.derived_env()]))
             .chain(OTHER_VARIABLES.iter().map(|v| (*v).to_owned()))
             .collect();
-        for (name, _) in vars {
+        for (name, value) in vars {
+            if !value.is_empty()
+                && !known.contains(name)
+                && let Some(unhonoured) = Unhonoured::by_variable(name)
+            {
+                self.warn(format!("environment: `{name}` has no effect: {}", unhonoured.text()));
+                continue;
+            }
             let ours = name.starts_with("SPANLOOM_");
-            let agents = name.starts_with("DD_APM_");
+            let agents = AGENT_PREFIXES.iter().any(|p| name.starts_with(p));
             if !(ours || agents) || known.contains(name) {
                 continue;
             }
@@ -234,9 +251,14 @@ impl Loader {
                     origin: "environment".into(),
                 });
             } else {
-                self.notices.push(format!("environment: `{name}` has no effect on Spanloom"));
+                let text = format!("environment: `{name}` has no effect on Spanloom");
+                self.notices.push(Notice { warning: false, text });
             }
         }
+    }
+
+    fn warn(&mut self, text: String) {
+        self.notices.push(Notice { warning: true, text });
     }
 
     fn text(&mut self, key: &str, value: &str, origin: Origin) {
@@ -287,6 +309,18 @@ impl Loader {
         if !["auto", "true", "false"].contains(&s.containers.as_str()) {
             wrong.push(("containers.enabled", s.containers.clone(), "`auto`, `true` or `false`"));
         }
+        for (enabled, key, url) in [
+            (s.opw_traces_enabled, "observability_pipelines_worker.traces.url", &s.opw_traces_url),
+            (s.vector_traces_enabled, "vector.traces.url", &s.vector_traces_url),
+        ] {
+            if enabled && !url.starts_with("http://") && !url.starts_with("https://") {
+                wrong.push((
+                    key,
+                    url.clone(),
+                    "the URL of the worker that traces go to, such as http://worker:8282",
+                ));
+            }
+        }
         let behind = s.agent_behind();
         if !s.forward_agent.is_empty() && behind.is_none() {
             let accepts = "the address of an Agent, such as http://host:8126 or unix:///path/apm.socket";
@@ -303,6 +337,7 @@ impl Loader {
                 causes.into_iter().map(|cause| SettingsError::Tail { cause, origin: origin.clone() }),
             );
         }
+        self.notices.extend(warnings(s).into_iter().map(|text| Notice { warning: true, text }));
         for (key, value, accepts) in wrong {
             let index = Settings::FIELDS.iter().position(|f| f.key == key).unwrap_or_default();
             self.errors.push(SettingsError::Value {
@@ -314,6 +349,56 @@ impl Loader {
         }
     }
 }
+
+/// What is valid and does not do what one would expect.
+fn warnings(s: &Settings) -> Vec<String> {
+    let origin = |key: &str| {
+        let at = Settings::FIELDS.iter().position(|f| f.key == key).unwrap_or_default();
+        s.origins.get(at).map(ToString::to_string).unwrap_or_default()
+    };
+    let mut out = Vec::new();
+    for flag in &s.features.0 {
+        let origin = origin("apm_config.features");
+        if let Some((_, why)) = UNHONOURED.iter().find(|(name, _)| name == flag) {
+            out.push(format!("{origin}: the feature `{flag}` has no effect: {why}"));
+        } else if !FEATURES.iter().any(|(name, _)| name == flag) {
+            let known = FEATURES.iter().map(|(name, _)| (*name).to_owned());
+            let hint = nearest(flag, known).map_or(String::new(), |(n, _)| format!("; did you mean `{n}`?"));
+            out.push(format!("{origin}: the feature `{flag}` is not known and has no effect{hint}"));
+        }
+    }
+    if !s.apm_mode.is_empty() && !s.apm_mode.eq_ignore_ascii_case("edge") {
+        let at = origin("apm_config.mode");
+        out.push(format!(
+            "{at}: `apm_config.mode` is ignored: `{}` is no mode; the only one is `edge`",
+            s.apm_mode
+        ));
+    }
+    if !["tlsv1.2", "tlsv1.3"].contains(&s.min_tls_version.to_ascii_lowercase().as_str()) {
+        let at = origin("min_tls_version");
+        out.push(format!(
+            "{at}: `min_tls_version` is `{}`, and less than TLS 1.2 is not spoken; use tlsv1.2 or tlsv1.3",
+            s.min_tls_version
+        ));
+    }
+    if let Some(agent) = s.agent_behind().filter(|_| s.has_datadog()) {
+        out.push(format!(
+            "traces and statistics arrive at Datadog twice: from the Agent at {agent} and from here, because there is an API key; \
+             unset DD_API_KEY while the Agent behind Spanloom sends them (profiles, events and telemetry are sent by the Agent alone)"
+        ));
+    }
+    out
+}
+
+/// Variables of the Agent that are about traces begin so: another one is
+/// probably a misspelt one.
+const AGENT_PREFIXES: [&str; 5] = [
+    "DD_APM_",
+    "DD_EVP_PROXY_CONFIG_",
+    "DD_OL_PROXY_CONFIG_",
+    "DD_OTLP_CONFIG_TRACES_",
+    "DD_OTLP_CONFIG_RECEIVER_",
+];
 
 /// Variables that are read elsewhere or by somebody else beside us.
 const OTHER_VARIABLES: &[&str] = &["SPANLOOM_CONFIG", "SPANLOOM_DATADOG_CONFIG", "SPANLOOM_LOG"];
@@ -375,10 +460,152 @@ mod tests {
         };
         let (settings, notices) = layers.resolve().unwrap();
         assert_eq!((settings.receiver_port, settings.error_tps, settings.ack.as_str()), (4, 3.0, "always"));
-        assert_eq!(notices, ["datadog.yaml: `logs_config` is not about traces; ignored"]);
+        let texts: Vec<String> = notices.iter().map(ToString::to_string).collect();
+        assert_eq!(texts, ["note: datadog.yaml: `logs_config` is not about traces; ignored"]);
         let entry =
             settings.entries().into_iter().find(|e| e.field.key == "apm_config.receiver_port").unwrap();
         assert_eq!((entry.value.as_str(), entry.origin), ("4", Origin::Flag("--receiver-port".into())));
+    }
+
+    fn warnings(layers: &Layers) -> Vec<String> {
+        let (_, notices) = layers.resolve().unwrap();
+        notices.into_iter().filter(|n| n.warning).map(|n| n.text).collect()
+    }
+
+    #[test]
+    fn settings_without_effect_warn_with_cause_and_cure_wherever_they_are_set() {
+        let file = Layers {
+            datadog: Some((
+                "d.yaml".into(),
+                json!({"apm_config": {"log_file": "/x", "instrumentation": {"enabled": true}}, "fips": {"enabled": true}}),
+            )),
+            ..Layers::default()
+        };
+        let texts = warnings(&file);
+        assert_eq!(texts.len(), 3, "{texts:?}");
+        let log = "d.yaml: `apm_config.log_file` has no effect: the log goes to standard error; redirect it";
+        assert!(texts.contains(&log.to_owned()), "{texts:?}");
+        for (variable, part) in [
+            ("DD_APM_MAX_SENDER_RETRIES", "SPANLOOM_EXPORTERS_QUEUE_SIZE"),
+            ("DD_APM_CONFIG_WATCHDOG_CHECK_DELAY", "memory is bounded"),
+            ("DD_MULTI_REGION_FAILOVER_API_KEY", "DD_APM_ADDITIONAL_ENDPOINTS"),
+            ("DD_CMD_PORT", "core Agent"),
+            ("DD_APM_NET_RECEIVER_FD", "not taken over"),
+            ("DD_DD_URL", "DD_APM_DD_URL"),
+        ] {
+            let texts = warnings(&env(&[(variable, "1")]));
+            assert!(texts.len() == 1 && texts[0].contains(variable) && texts[0].contains(part), "{texts:?}");
+        }
+        assert!(warnings(&env(&[("DD_APM_LOG_FILE", ""), ("DD_LOGS_ENABLED", "true")])).is_empty());
+    }
+
+    #[test]
+    fn no_setting_is_both_honoured_and_not() {
+        for unhonoured in super::super::unhonoured::ALL {
+            for field in Settings::FIELDS {
+                assert!(Unhonoured::by_key(field.key).is_none(), "{}", field.key);
+                let both = field.env.iter().find(|e| unhonoured.env.contains(e));
+                assert_eq!(both, None);
+            }
+        }
+    }
+
+    #[test]
+    fn values_that_are_ignored_warn() {
+        let texts = warnings(&env(&[("DD_APM_MODE", "fast"), ("DD_MIN_TLS_VERSION", "tlsv1.1")]));
+        assert!(texts.len() == 2 && texts[0].contains("`edge`") && texts[1].contains("tlsv1.2"), "{texts:?}");
+        assert!(warnings(&env(&[("DD_APM_MODE", "Edge"), ("DD_MIN_TLS_VERSION", "TLSv1.3")])).is_empty());
+        let errors = env(&[("DD_EVP_PROXY_CONFIG_ENABLE", "false")]).resolve().unwrap_err();
+        assert!(
+            errors[0].to_string().ends_with("did you mean `DD_EVP_PROXY_CONFIG_ENABLED`?"),
+            "{}",
+            errors[0]
+        );
+    }
+
+    #[test]
+    fn unknown_features_warn_and_name_the_nearest() {
+        let texts =
+            warnings(&env(&[("DD_APM_FEATURES", "429,big_resourse disable_receive_resource_spans_v2,xyz")]));
+        assert_eq!(texts.len(), 2, "{texts:?}");
+        let texts =
+            warnings(&env(&[("DD_APM_FEATURES", "429,big_resourse,disable_receive_resource_spans_v2,xyz")]));
+        assert_eq!(texts.len(), 3, "{texts:?}");
+        assert!(texts[0].ends_with("did you mean `big_resource`?"), "{texts:?}");
+        assert!(texts[1].contains("has no effect: the oldest conversion"), "{texts:?}");
+    }
+
+    #[test]
+    fn older_keys_and_names_count_where_the_newer_ones_are_not() {
+        let of = |section: Json| {
+            let layers =
+                Layers { datadog: Some(("d".into(), json!({"apm_config": section}))), ..Layers::default() };
+            layers.resolve().unwrap().0.target_tps
+        };
+        assert_eq!(of(json!({"max_traces_per_second": 3})), 3.0);
+        assert_eq!(of(json!({"max_traces_per_second": 3, "target_traces_per_second": 5})), 5.0);
+        assert_eq!(of(json!({"target_traces_per_second": 5, "max_traces_per_second": 3})), 5.0);
+        let (s, _) = env(&[("DD_APM_MAX_TPS", "3"), ("DD_APM_TARGET_TPS", "5")]).resolve().unwrap();
+        assert_eq!(s.target_tps, 5.0);
+        let (s, _) = env(&[("DD_API_KEY", "a"), ("DD_APM_CONFIG_API_KEY", "b")]).resolve().unwrap();
+        assert_eq!(s.key().0, "b");
+    }
+
+    #[test]
+    fn lists_and_maps_in_files_read_as_the_variables_do() {
+        let file = json!({"apm_config": {
+            "ignore_resources": ["a", "b,c"], "filter_tags": {"require": ["x:y"]}, "features": ["429"],
+            "analyzed_spans": {"web|op": 0.5}, "peer_tags": ["p"], "replace_tags": [{"name": "*", "pattern": "a", "repl": "b"}],
+            "additional_endpoints": {"https://h": ["k"]}, "additional_profile_tags": {"team": "web"},
+            "obfuscation": {"credit_cards": {"keep_values": ["k"]}}}});
+        let layers = Layers { datadog: Some(("d".into(), file)), ..Layers::default() };
+        let (from_file, _) = layers.resolve().unwrap();
+        let (from_env, _) = env(&[
+            ("DD_APM_IGNORE_RESOURCES", "a,\"b,c\""),
+            ("DD_APM_FILTER_TAGS_REQUIRE", "x:y"),
+            ("DD_APM_FEATURES", "429"),
+            ("DD_APM_ANALYZED_SPANS", "web|op=0.5"),
+            ("DD_APM_PEER_TAGS", "[\"p\"]"),
+            ("DD_APM_REPLACE_TAGS", r#"[{"name":"*","pattern":"a","repl":"b"}]"#),
+            ("DD_APM_ADDITIONAL_ENDPOINTS", r#"{"https://h":["k"]}"#),
+            ("DD_APM_ADDITIONAL_PROFILE_TAGS", r#"{"team":"web"}"#),
+            ("DD_APM_OBFUSCATION_CREDIT_CARDS_KEEP_VALUES", "k"),
+        ])
+        .resolve()
+        .unwrap();
+        let values =
+            |s: &Settings| s.entries().into_iter().map(|e| (e.field.key, e.value)).collect::<Vec<_>>();
+        assert_eq!(values(&from_file), values(&from_env));
+        assert_eq!(from_file.ignore_resources.0, ["a", "b,c"]);
+    }
+
+    #[test]
+    fn a_worker_in_between_needs_its_address() {
+        let on = ("DD_OBSERVABILITY_PIPELINES_WORKER_TRACES_ENABLED", "true");
+        let errors = env(&[on]).resolve().unwrap_err();
+        assert!(errors[0].to_string().contains("observability_pipelines_worker.traces.url"), "{}", errors[0]);
+        let url = ("DD_OBSERVABILITY_PIPELINES_WORKER_TRACES_URL", "http://w:8282/");
+        assert_eq!(env(&[on, url]).resolve().unwrap().0.worker_url(), Some("http://w:8282"));
+        assert_eq!(env(&[url]).resolve().unwrap().0.worker_url(), None);
+    }
+
+    #[test]
+    fn the_agents_debug_port_moves_health_and_metrics() {
+        let of = |vars| env(vars).resolve().unwrap().0.admin().map(|a| a.to_string());
+        assert_eq!(of(&[]).as_deref(), Some("127.0.0.1:5012"));
+        assert_eq!(of(&[("DD_APM_DEBUG_PORT", "6012")]).as_deref(), Some("127.0.0.1:6012"));
+        assert_eq!(of(&[("DD_APM_DEBUG_PORT", "0")]), None);
+        let vars = [("DD_APM_DEBUG_PORT", "0"), ("SPANLOOM_ADMIN_ADDRESS", "0.0.0.0:1")];
+        assert_eq!(of(&vars).as_deref(), Some("0.0.0.0:1"));
+    }
+
+    #[test]
+    fn what_arrives_twice_is_a_warning() {
+        let agent = ("SPANLOOM_FORWARD_AGENT", "http://agent:8126");
+        assert!(warnings(&env(&[agent])).is_empty());
+        assert!(warnings(&env(&[("DD_API_KEY", "k")])).is_empty());
+        let texts = warnings(&env(&[agent, ("DD_API_KEY", "k")]));
+        assert!(texts[0].contains("http://agent:8126") && texts[0].contains("unset DD_API_KEY"), "{texts:?}");
     }
 
     #[test]

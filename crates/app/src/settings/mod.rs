@@ -6,19 +6,26 @@
 //! | `table.rs` | every setting: key, variables, default, meaning |
 //! | `value.rs` | the types of settings |
 //! | `tail.rs` | the rules of tail sampling |
+//! | `features.rs` | feature flags |
+//! | `unhonoured.rs` | settings of the Agent without effect, and why |
 //! | `load.rs` | reading the layers, errors that name cause and cure |
+//! | `page.rs` | docs/settings.md |
 
+mod features;
 mod load;
+mod page;
 mod table;
 mod tail;
+mod unhonoured;
 mod value;
 
-pub use load::{Layers, SettingsError, read_file};
+pub use load::{Layers, Notice, SettingsError, read_file};
+pub use page::page;
 pub use table::Settings;
-pub use value::{Endpoints, Secret};
+pub use value::{Endpoints, Listen, Secret};
 
 use spanloom_outbound::Address;
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::Path;
 
 /// Port of an Agent, where a URL names none.
@@ -41,8 +48,13 @@ impl Field {
     /// Variable derived from the key, which the Agent binds for every key
     /// without one of its own.
     pub fn derived_env(&self) -> String {
-        format!("DD_{}", self.key.to_ascii_uppercase().replace('.', "_"))
+        derived_env(self.key)
     }
+}
+
+/// The variable that the Agent binds for a key without one of its own.
+fn derived_env(key: &str) -> String {
+    format!("DD_{}", key.to_ascii_uppercase().replace('.', "_"))
 }
 
 /// Where a value came from.
@@ -122,8 +134,31 @@ impl Settings {
         }
     }
 
+    /// The API key that is in effect.
+    pub fn key(&self) -> &Secret {
+        if self.apm_api_key.0.is_empty() { &self.api_key } else { &self.apm_api_key }
+    }
+
     /// Whether anything leaves for Datadog.
     pub fn has_datadog(&self) -> bool {
-        !self.api_key.0.is_empty()
+        !self.key().0.is_empty()
+    }
+
+    /// Where health, metrics and status are: the Agent's setting moves only the
+    /// port.
+    pub fn admin(&self) -> Option<SocketAddr> {
+        if self.is_set("admin.address") || !self.is_set("apm_config.debug.port") {
+            return self.admin_address.0;
+        }
+        (self.debug_port > 0).then(|| SocketAddr::from(([127, 0, 0, 1], self.debug_port)))
+    }
+
+    /// Where traces go instead of Datadog, if they do.
+    pub fn worker_url(&self) -> Option<&str> {
+        let workers = [
+            (self.opw_traces_enabled, &self.opw_traces_url),
+            (self.vector_traces_enabled, &self.vector_traces_url),
+        ];
+        workers.into_iter().find(|(enabled, _)| *enabled).map(|(_, url)| url.trim_end_matches('/'))
     }
 }

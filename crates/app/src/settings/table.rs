@@ -4,7 +4,8 @@
 //! Datadog Agent's (datadog-agent:pkg/config/setup).
 
 use super::value::{
-    Address, Bytes, CommaOrWords, CsvList, Endpoints, JsonList, JsonOrWords, JsonValue, Secret, Setting,
+    Address, Bytes, CommaOrWords, CsvList, Endpoints, JsonList, JsonOrWords, JsonValue, Listen, Pairs, Rates,
+    Secret, Setting,
 };
 use super::{Entry, Field, Origin};
 use serde_json::Value as Json;
@@ -86,8 +87,6 @@ settings! {
     api_key: Secret = Secret::default(), "api_key", ["DD_API_KEY"];
     /// Datadog site: the host suffix of every intake.
     site: String = "datadoghq.com".into(), "site", ["DD_SITE"];
-    /// Base URL of Datadog; not used for traces.
-    dd_url: String = String::new(), "dd_url", ["DD_DD_URL", "DD_URL"];
     /// Application key, for proxied requests that ask for one.
     app_key: Secret = Secret::default(), "app_key", ["DD_APP_KEY"];
     /// Host name to report; found out when empty.
@@ -114,6 +113,8 @@ settings! {
     proxy_no_proxy: CommaOrWords = CommaOrWords::default(), "proxy.no_proxy", ["DD_PROXY_NO_PROXY", "NO_PROXY", "no_proxy"];
     /// Whether an entry of `no_proxy` also covers sub-domains and networks.
     no_proxy_nonexact_match: bool = false, "no_proxy_nonexact_match", ["DD_NO_PROXY_NONEXACT_MATCH"];
+    /// Whether addresses of cloud metadata are reached through the proxy, too.
+    use_proxy_for_cloud_metadata: bool = false, "use_proxy_for_cloud_metadata", ["DD_USE_PROXY_FOR_CLOUD_METADATA"];
     /// Do not verify TLS certificates of destinations.
     skip_ssl_validation: bool = false, "skip_ssl_validation", ["DD_SKIP_SSL_VALIDATION"];
     /// Lowest TLS version for destinations.
@@ -153,9 +154,9 @@ settings! {
     decoders: u64 = 0, "apm_config.decoders", ["DD_APM_DECODERS"];
     /// Milliseconds to wait for a decode slot before refusing.
     decoder_timeout: u64 = 1000, "apm_config.decoder_timeout", ["DD_APM_DECODER_TIMEOUT"];
-    /// Payloads queued between receivers and workers.
+    /// Payloads queued between receivers and workers; 0 is 1,024.
     trace_buffer: u64 = 0, "apm_config.trace_buffer", ["DD_APM_TRACE_BUFFER"];
-    /// Memory limit in bytes; 0 is none.
+    /// Memory limit in bytes, as reported in `/info`; what is in memory is bounded by `intake.memory` and `store.memory`.
     max_memory: f64 = 5e8, "apm_config.max_memory", ["DD_APM_MAX_MEMORY"];
     /// CPU limit in per cent of a core, as reported in `/info`.
     max_cpu_percent: f64 = 50.0, "apm_config.max_cpu_percent", ["DD_APM_MAX_CPU_PERCENT"];
@@ -165,10 +166,10 @@ settings! {
     features: CommaOrWords = CommaOrWords::default(), "apm_config.features", ["DD_APM_FEATURES"];
     /// Agent mode; only `edge` is known.
     apm_mode: String = String::new(), "apm_config.mode", ["DD_APM_MODE"];
-    /// Port of the Agent's debug server, as other tools expect it.
+    /// Port of health, metrics and status, where the Agent has its debug server; 0 switches them off. `admin.address` wins.
     debug_port: u16 = 5012, "apm_config.debug.port", ["DD_APM_DEBUG_PORT"];
-    /// Log undecodable v1.0 bodies.
-    debug_v1_payloads: bool = false, "apm_config.debug_v1_payloads", ["DD_APM_DEBUG_V1_PAYLOADS"];
+    /// Send counters of the Agent's own metrics to DogStatsD also when they are 0.
+    send_all_internal_stats: bool = false, "apm_config.send_all_internal_stats", ["DD_APM_SEND_ALL_INTERNAL_STATS"];
     /// Id of the installation, put on the first trace of each service.
     install_id: String = String::new(), "apm_config.install_id", ["DD_INSTRUMENTATION_INSTALL_ID"];
     /// Type of the installation.
@@ -204,7 +205,7 @@ settings! {
     /// Send only traces with errors.
     error_tracking_standalone: bool = false, "apm_config.error_tracking_standalone.enabled", ["DD_APM_ERROR_TRACKING_STANDALONE_ENABLED"];
     /// Legacy analysed spans: `service|operation=rate,…`.
-    analyzed_spans: String = String::new(), "apm_config.analyzed_spans", ["DD_APM_ANALYZED_SPANS"];
+    analyzed_spans: Rates = Rates::default(), "apm_config.analyzed_spans", ["DD_APM_ANALYZED_SPANS"];
     /// Traces whose root resource matches one of these expressions are dropped.
     ignore_resources: CsvList = CsvList::default(), "apm_config.ignore_resources", ["DD_APM_IGNORE_RESOURCES", "DD_IGNORE_RESOURCE"];
     /// Only traces whose root has all of these tags (`key` or `key:value`).
@@ -286,26 +287,38 @@ settings! {
     /// Bytes of remembered statements.
     obfuscate_cache_size: u64 = 5_000_000, "apm_config.obfuscation.cache.max_size", ["DD_APM_OBFUSCATION_CACHE_MAX_SIZE"];
 
+    /// API key for traces; wins over `api_key` (deprecated in the Agent).
+    apm_api_key: Secret = Secret::default(), "apm_config.api_key", ["DD_APM_CONFIG_API_KEY"];
+    /// Send traces and statistics to an Observability Pipelines Worker instead of Datadog.
+    opw_traces_enabled: bool = false, "observability_pipelines_worker.traces.enabled", ["DD_OBSERVABILITY_PIPELINES_WORKER_TRACES_ENABLED"];
+    /// Base URL of the worker.
+    opw_traces_url: String = String::new(), "observability_pipelines_worker.traces.url", ["DD_OBSERVABILITY_PIPELINES_WORKER_TRACES_URL"];
+    /// Send traces and statistics to Vector instead of Datadog (older name of the same).
+    vector_traces_enabled: bool = false, "vector.traces.enabled", ["DD_VECTOR_TRACES_ENABLED"];
+    /// Base URL of Vector.
+    vector_traces_url: String = String::new(), "vector.traces.url", ["DD_VECTOR_TRACES_URL"];
     /// Full base URL of the trace intake; replaces `https://trace.agent.<site>`.
     apm_dd_url: String = String::new(), "apm_config.apm_dd_url", ["DD_APM_DD_URL"];
     /// More trace intakes.
     additional_endpoints: Endpoints = Endpoints::default(), "apm_config.additional_endpoints", ["DD_APM_ADDITIONAL_ENDPOINTS"];
     /// Send to the main intake.
     send_to_main_endpoint: bool = true, "apm_config.send_to_main_endpoint", ["DD_APM_SEND_TO_MAIN_ENDPOINT"];
-    /// Tries before a payload waits on disk for longer.
-    max_sender_retries: u64 = 4, "apm_config.max_sender_retries", ["DD_APM_MAX_SENDER_RETRIES"];
-    /// Seconds after which connections to the intake are renewed; 0 is never.
-    connection_reset_interval: u64 = 0, "apm_config.connection_reset_interval", ["DD_APM_CONNECTION_RESET_INTERVAL"];
     /// Seconds between flushes of the trace writer; 0 means 5.
     trace_writer_flush_period: f64 = 0.0, "apm_config.trace_writer.flush_period_seconds", ["DD_APM_CONFIG_TRACE_WRITER_FLUSH_PERIOD_SECONDS"];
-    /// Concurrent connections of the trace writer; 0 means 5.
+    /// Concurrent connections to the intake; 0 means 5.
     trace_writer_connections: u64 = 0, "apm_config.trace_writer.connection_limit", ["DD_APM_CONFIG_TRACE_WRITER_CONNECTION_LIMIT"];
-    /// Concurrent connections of the statistics writer; 0 means 5.
-    stats_writer_connections: u64 = 0, "apm_config.stats_writer.connection_limit", ["DD_APM_CONFIG_STATS_WRITER_CONNECTION_LIMIT"];
     /// Profile intake URL.
     profiling_dd_url: String = String::new(), "apm_config.profiling_dd_url", ["DD_APM_PROFILING_DD_URL"];
     /// More profile intakes.
     profiling_additional_endpoints: Endpoints = Endpoints::default(), "apm_config.profiling_additional_endpoints", ["DD_APM_PROFILING_ADDITIONAL_ENDPOINTS"];
+    /// Send profiles to the main intake.
+    profiling_send_to_main_endpoint: bool = true, "apm_config.profiling_send_to_main_endpoint", ["DD_APM_PROFILING_SEND_TO_MAIN_ENDPOINT"];
+    /// Time-out of profiles in seconds; 0 means 5.
+    profiling_receiver_timeout: u64 = 5, "apm_config.profiling_receiver_timeout", ["DD_APM_PROFILING_RECEIVER_TIMEOUT"];
+    /// Largest profile in bytes.
+    profiling_max_request_bytes: u64 = 52_428_800, "apm_config.profiling_max_request_bytes", ["DD_APM_PROFILING_MAX_REQUEST_BYTES"];
+    /// Tags added to profiles.
+    additional_profile_tags: Pairs = Pairs::default(), "apm_config.additional_profile_tags", ["DD_APM_ADDITIONAL_PROFILE_TAGS"];
     /// Forward telemetry of tracers.
     telemetry_enabled: bool = true, "apm_config.telemetry.enabled", ["DD_APM_TELEMETRY_ENABLED"];
     /// Telemetry intake URL.
@@ -314,10 +327,24 @@ settings! {
     telemetry_additional_endpoints: Endpoints = Endpoints::default(), "apm_config.telemetry.additional_endpoints", ["DD_APM_TELEMETRY_ADDITIONAL_ENDPOINTS"];
     /// Debugger intake URL.
     debugger_dd_url: String = String::new(), "apm_config.debugger_dd_url", ["DD_APM_DEBUGGER_DD_URL"];
+    /// API key of the debugger intake.
+    debugger_api_key: Secret = Secret::default(), "apm_config.debugger_api_key", ["DD_APM_DEBUGGER_API_KEY"];
+    /// More debugger intakes.
+    debugger_additional_endpoints: Endpoints = Endpoints::default(), "apm_config.debugger_additional_endpoints", ["DD_APM_DEBUGGER_ADDITIONAL_ENDPOINTS"];
+    /// Take debugger logs although `logs_enabled` is false.
+    debugger_logs_enabled_override: bool = false, "apm_config.debugger_logs_enabled_override", ["DD_APM_DEBUGGER_LOGS_ENABLED_OVERRIDE"];
     /// Debugger diagnostics intake URL.
     debugger_diagnostics_dd_url: String = String::new(), "apm_config.debugger_diagnostics_dd_url", ["DD_APM_DEBUGGER_DIAGNOSTICS_DD_URL"];
+    /// API key of the debugger diagnostics intake.
+    debugger_diagnostics_api_key: Secret = Secret::default(), "apm_config.debugger_diagnostics_api_key", ["DD_APM_DEBUGGER_DIAGNOSTICS_API_KEY"];
+    /// More debugger diagnostics intakes.
+    debugger_diagnostics_additional_endpoints: Endpoints = Endpoints::default(), "apm_config.debugger_diagnostics_additional_endpoints", ["DD_APM_DEBUGGER_DIAGNOSTICS_ADDITIONAL_ENDPOINTS"];
     /// Symbol database intake URL.
     symdb_dd_url: String = String::new(), "apm_config.symdb_dd_url", ["DD_APM_SYMDB_DD_URL"];
+    /// API key of the symbol database intake.
+    symdb_api_key: Secret = Secret::default(), "apm_config.symdb_api_key", ["DD_APM_SYMDB_API_KEY"];
+    /// More symbol database intakes.
+    symdb_additional_endpoints: Endpoints = Endpoints::default(), "apm_config.symdb_additional_endpoints", ["DD_APM_SYMDB_ADDITIONAL_ENDPOINTS"];
     /// EVP proxy on or off.
     evp_proxy_enabled: bool = true, "evp_proxy_config.enabled", ["DD_EVP_PROXY_CONFIG_ENABLED"];
     /// Site or URL of the EVP proxy.
@@ -336,6 +363,8 @@ settings! {
     ol_proxy_dd_url: String = String::new(), "ol_proxy_config.dd_url", ["DD_OL_PROXY_CONFIG_DD_URL"];
     /// API key of the OpenLineage proxy.
     ol_proxy_api_key: Secret = Secret::default(), "ol_proxy_config.api_key", ["DD_OL_PROXY_CONFIG_API_KEY"];
+    /// More OpenLineage destinations.
+    ol_proxy_additional_endpoints: Endpoints = Endpoints::default(), "ol_proxy_config.additional_endpoints", ["DD_OL_PROXY_CONFIG_ADDITIONAL_ENDPOINTS"];
     /// API version of the OpenLineage proxy.
     ol_proxy_api_version: u64 = 2, "ol_proxy_config.api_version", ["DD_OL_PROXY_CONFIG_API_VERSION"];
 
@@ -370,6 +399,14 @@ settings! {
     /// Rules of tail sampling (see docs/sampling.md).
     tail_sampling: JsonValue = JsonValue::default(), "tail_sampling", ["SPANLOOM_TAIL_SAMPLING"];
 
+    /// Where OTLP over gRPC is received; `otlp_grpc.address` wins.
+    otlp_grpc_endpoint: Listen = Listen::default(), "otlp_config.receiver.protocols.grpc.endpoint", ["DD_OTLP_CONFIG_RECEIVER_PROTOCOLS_GRPC_ENDPOINT"];
+    /// Largest OTLP message over gRPC in MiB; 0 is 64.
+    otlp_grpc_max_mib: u64 = 0, "otlp_config.receiver.protocols.grpc.max_recv_msg_size_mib", ["DD_OTLP_CONFIG_RECEIVER_PROTOCOLS_GRPC_MAX_RECV_MSG_SIZE_MIB"];
+    /// Where OTLP over HTTP is received; `otlp_http.address` wins.
+    otlp_http_endpoint: Listen = Listen::default(), "otlp_config.receiver.protocols.http.endpoint", ["DD_OTLP_CONFIG_RECEIVER_PROTOCOLS_HTTP_ENDPOINT"];
+    /// Whether traces are received over OTLP; false switches both listeners off.
+    otlp_traces_enabled: bool = true, "otlp_config.traces.enabled", ["DD_OTLP_CONFIG_TRACES_ENABLED"];
     /// For Datadog: the operation of an OTLP span is its name (naming of older Agents).
     otlp_span_name_as_resource_name: bool = false, "otlp_config.traces.span_name_as_resource_name", ["DD_OTLP_CONFIG_TRACES_SPAN_NAME_AS_RESOURCE_NAME"];
     /// For Datadog: other names for operations of OTLP spans, as a JSON object (naming of older Agents).

@@ -323,6 +323,81 @@ impl Setting for Endpoints {
     }
 }
 
+/// Where to listen, if that is said; no default of its own.
+#[derive(Clone, Debug, PartialEq, Eq, Default)]
+pub struct Listen(pub Option<Address>);
+
+impl Setting for Listen {
+    const ACCEPTS: &'static str = Address::ACCEPTS;
+    fn from_text(text: &str) -> Option<Self> {
+        Address::from_text(text).map(|a| Self(Some(a)))
+    }
+    fn show(&self) -> String {
+        self.0.as_ref().map(Setting::show).unwrap_or_default()
+    }
+}
+
+/// A map of names to texts.
+#[derive(Clone, Debug, PartialEq, Eq, Default)]
+pub struct Pairs(pub BTreeMap<String, String>);
+
+impl Setting for Pairs {
+    const ACCEPTS: &'static str = r#"a JSON object of texts, such as {"team":"web"}"#;
+    fn from_text(text: &str) -> Option<Self> {
+        Self::from_json(&serde_json::from_str(text).ok()?)
+    }
+    fn from_json(value: &Json) -> Option<Self> {
+        let text = |v: &Json| {
+            v.as_str().map_or_else(
+                || (!v.is_object() && !v.is_array()).then(|| v.to_string()),
+                |s| Some(s.to_owned()),
+            )
+        };
+        match value {
+            Json::Null => Some(Self::default()),
+            Json::String(s) => Self::from_text(s),
+            Json::Object(map) => {
+                map.iter().map(|(k, v)| Some((k.clone(), text(v)?))).collect::<Option<_>>().map(Self)
+            }
+            _ => None,
+        }
+    }
+    fn show(&self) -> String {
+        if self.0.is_empty() { String::new() } else { serde_json::to_string(&self.0).unwrap_or_default() }
+    }
+}
+
+/// Rates by `service|operation` (**AS**).
+#[derive(Clone, Debug, PartialEq, Default)]
+pub struct Rates(pub BTreeMap<String, f64>);
+
+impl Setting for Rates {
+    const ACCEPTS: &'static str =
+        "`service|operation=rate,…`, in files also a map of `service|operation` to rate";
+    fn from_text(text: &str) -> Option<Self> {
+        let entries = text.split(',').map(str::trim).filter(|e| !e.is_empty());
+        let rates = entries.map(|entry| {
+            let (name, rate) = entry.split_once('=')?;
+            (name.contains('|')).then_some(())?;
+            Some((name.to_owned(), f64::from_text(rate)?))
+        });
+        rates.collect::<Option<_>>().map(Self)
+    }
+    fn from_json(value: &Json) -> Option<Self> {
+        match value {
+            Json::Null => Some(Self::default()),
+            Json::Object(map) => {
+                let rates = map.iter().map(|(name, rate)| Some((name.clone(), f64::from_json(rate)?)));
+                rates.collect::<Option<_>>().map(Self)
+            }
+            other => Self::from_text(other.as_str()?),
+        }
+    }
+    fn show(&self) -> String {
+        self.0.iter().map(|(name, rate)| format!("{name}={rate}")).collect::<Vec<_>>().join(",")
+    }
+}
+
 /// Any JSON, checked by the room that uses it (replace rules, analysed spans).
 #[derive(Clone, Debug, PartialEq, Default)]
 pub struct JsonValue(pub Json);
@@ -372,6 +447,20 @@ mod tests {
         assert_eq!(Address::from_text("127.0.0.1:0"), Some(Address(None)));
         assert_eq!(Address::from_text("nowhere"), None);
         assert_eq!(u64::from_text("5e+08"), Some(500_000_000));
+    }
+
+    #[test]
+    fn maps_read_alike_from_variables_and_files() {
+        let file = serde_json::json!({"web|http.request": 0.5, "db|query": "1"});
+        let rates = Rates::from_json(&file);
+        assert_eq!(rates, Rates::from_text("web|http.request=0.5, db|query=1"));
+        assert_eq!(rates.map(|r| r.show()).as_deref(), Some("db|query=1,web|http.request=0.5"));
+        assert_eq!(Rates::from_text("web=0.5"), None);
+        let pairs = Pairs::from_json(&serde_json::json!({"team": "web", "zone": 1}));
+        assert_eq!(pairs, Pairs::from_text(r#"{"team":"web","zone":"1"}"#));
+        assert_eq!(Pairs::from_text("team:web"), None);
+        assert_eq!(Listen::from_text("localhost:4317").map(|l| l.show()).as_deref(), Some("127.0.0.1:4317"));
+        assert_eq!(Listen::default().show(), "");
     }
 
     #[test]

@@ -8,11 +8,12 @@ use spanloom_obfuscator::{
     CacheConfig, Config as ObfuscatorConfig, CreditCardConfig, HttpConfig, JsonConfig, MemcachedConfig,
     RedisConfig, SqlConfig, SqlMode, quantize_peer_ip,
 };
+use spanloom_pipeline::Config as PipelineConfig;
 use spanloom_processors::{
     AgentConfig, IgnoredResources, MAX_BIG_RESOURCE, MAX_RESOURCE, NormalizerConfig, Replacer, RuleText,
     TagEntry, TagFilters, names,
 };
-use spanloom_sampler::{EventSettings, Probabilistic, Settings as SamplerSettings};
+use spanloom_sampler::{EventSettings, Probabilistic, RareLimits, Settings as SamplerSettings};
 use spanloom_stats::{ClientSettings, Settings as StatsSettings, rules};
 
 /// Version of the Datadog Agent whose behaviour we follow, told to tracers and
@@ -174,14 +175,21 @@ pub fn client_stats(s: &Settings, hostname: &str, seed: u64) -> ClientSettings {
     }
 }
 
+/// The pipeline.
+pub fn pipeline(s: &Settings) -> PipelineConfig {
+    let default = PipelineConfig::default();
+    let queue = usize::try_from(s.trace_buffer).unwrap_or(usize::MAX);
+    PipelineConfig {
+        budget: s.intake_memory.0,
+        queue: if queue > 0 { queue } else { default.queue },
+        ..default
+    }
+}
+
 /// The samplers.
 pub fn samplers(s: &Settings, seed: u64) -> SamplerSettings {
     let mut events = EventSettings { max_per_second: s.max_eps, ..EventSettings::default() };
-    for (service, operations) in super::receive::analyzed_spans(&s.analyzed_spans) {
-        for (operation, rate) in operations {
-            events.analyzed_spans.insert(format!("{service}|{operation}"), rate);
-        }
-    }
+    events.analyzed_spans.extend(s.analyzed_spans.0.iter().map(|(name, rate)| (name.clone(), *rate)));
     SamplerSettings {
         env: env(s),
         target_tps: s.target_tps,
@@ -189,6 +197,11 @@ pub fn samplers(s: &Settings, seed: u64) -> SamplerSettings {
         extra_rate: s.extra_sample_rate,
         max_services: usize::try_from(s.max_catalog_entries).unwrap_or(5000),
         rare: s.enable_rare_sampler,
+        rare_limits: RareLimits {
+            per_second: s.rare_sampler_tps,
+            cool_down: i64::try_from(s.rare_sampler_cooldown.as_nanos()).unwrap_or(i64::MAX),
+            cardinality: u32::try_from(s.rare_sampler_cardinality).unwrap_or(u32::MAX),
+        },
         probabilistic: s.probabilistic_sampler.then(|| {
             Probabilistic::new(
                 s.probabilistic_percentage as f32,
@@ -263,6 +276,9 @@ pub fn statsd_host(s: &Settings) -> String {
 /// Base URL of the trace intake (datadog-processing §7.1): known Datadog hosts
 /// get a trailing dot, so that the resolver asks once.
 pub fn intake_url(s: &Settings) -> String {
+    if let Some(url) = s.worker_url() {
+        return url.to_owned();
+    }
     if !s.apm_dd_url.is_empty() {
         return s.apm_dd_url.trim_end_matches('/').to_owned();
     }
@@ -314,5 +330,7 @@ mod tests {
         assert_eq!(intake_url(&s), "https://trace.agent.example.internal");
         s.apm_dd_url = "http://localhost:9/".into();
         assert_eq!(intake_url(&s), "http://localhost:9");
+        (s.vector_traces_enabled, s.vector_traces_url) = (true, "http://vector:1/".into());
+        assert_eq!(intake_url(&s), "http://vector:1");
     }
 }

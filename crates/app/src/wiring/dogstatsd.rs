@@ -22,8 +22,6 @@ const SLOW_EVERY: u64 = 2;
 /// a Unix socket (datadog-go:statsd/options.go).
 const UDP_BYTES: usize = 1432;
 const UNIX_BYTES: usize = 8192;
-/// Places in the queue between receivers and workers.
-const PLACES: usize = 1024;
 
 /// Where the metrics go.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -50,6 +48,10 @@ pub fn target(s: &Settings, agent: bool) -> Option<Target> {
 
 /// Where the figures are read.
 pub struct Probe {
+    /// Counters are sent also when they are 0.
+    pub all: bool,
+    /// Batches that may wait for a worker.
+    pub places: usize,
     /// Ledger and queue.
     pub inlet: Inlet,
     /// Requests by source.
@@ -86,7 +88,7 @@ impl Probe {
             sampler: samplers.as_ref().map(|s| (s.counts().seen, s.counts().kept)),
             rare: samplers.as_ref().map(|s| s.rare_counts()),
             connections: self.connections.iter().map(|(kind, s)| (*kind, count(s))).collect(),
-            queued: (self.inlet.queued(), PLACES),
+            queued: (self.inlet.queued(), self.places),
             memory,
             cpu,
             uptime: since.elapsed().as_secs_f64(),
@@ -96,7 +98,7 @@ impl Probe {
     /// Reads and sends until the stop, once more then.
     pub async fn run(self, target: Target, mut stop: StopWatch) {
         let since = Instant::now();
-        let mut metrics = AgentMetrics::new(convert::AGENT_VERSION);
+        let mut metrics = AgentMetrics::new(convert::AGENT_VERSION, self.all);
         let mut out = Out { target, socket: None };
         out.send(&self.inlet, &metrics.started()).await;
         let mut tick = tokio::time::interval(PERIOD);

@@ -1,7 +1,7 @@
 //! Settings → the receivers of Zipkin, OTLP and Jaeger.
 
 use super::{convert, ports, receive};
-use crate::settings::Settings;
+use crate::settings::{Listen, Settings};
 use http_body_util::{BodyExt, Limited};
 use spanloom_api::{Api, Door};
 use spanloom_pipeline::Inlet;
@@ -38,6 +38,26 @@ fn open_to(s: &Settings, agent: bool, key: &str, address: Option<SocketAddr>) ->
     Some(if everywhere { (IpAddr::V4(Ipv4Addr::UNSPECIFIED), address.port()).into() } else { address })
 }
 
+/// Where OTLP is received: where our setting says; else where the Agent's says;
+/// else at the default, unless the Agent's settings switch it off.
+fn otlp_address(
+    s: &Settings,
+    agent: bool,
+    (key, own): (&str, Option<SocketAddr>),
+    endpoint: &Listen,
+) -> Option<SocketAddr> {
+    if s.is_set(key) {
+        return own;
+    }
+    if !s.otlp_traces_enabled {
+        return None;
+    }
+    match &endpoint.0 {
+        Some(address) => address.0,
+        None => open_to(s, agent, key, own),
+    }
+}
+
 impl Doors {
     /// Binds every address.
     pub async fn bind(s: &Settings, agent: bool, inlet: &Inlet) -> Result<Self, String> {
@@ -47,10 +67,18 @@ impl Doors {
             Some(address) => ports::bind(name, key, address).await.map(Some),
             None => Ok(None),
         };
+        let otlp = async |name: &str, own: (&str, Option<SocketAddr>), endpoint: &Listen| match otlp_address(
+            s, agent, own, endpoint,
+        ) {
+            Some(address) => ports::bind(name, own.0, address).await.map(Some),
+            None => Ok(None),
+        };
         let mut doors = Self {
             zipkin: tcp("Zipkin", "zipkin.address", s.zipkin_address.0).await?,
-            otlp_grpc: tcp("OTLP gRPC", "otlp_grpc.address", s.otlp_grpc_address.0).await?,
-            otlp_http: tcp("OTLP HTTP", "otlp_http.address", s.otlp_http_address.0).await?,
+            otlp_grpc: otlp("OTLP gRPC", ("otlp_grpc.address", s.otlp_grpc_address.0), &s.otlp_grpc_endpoint)
+                .await?,
+            otlp_http: otlp("OTLP HTTP", ("otlp_http.address", s.otlp_http_address.0), &s.otlp_http_endpoint)
+                .await?,
             jaeger_http: tcp("Jaeger HTTP", "jaeger_http.address", s.jaeger_http_address.0).await?,
             jaeger_grpc: tcp("Jaeger gRPC", "jaeger_grpc.address", s.jaeger_grpc_address.0).await?,
             sampling: tcp("Jaeger sampling", "jaeger_sampling.address", s.jaeger_sampling_address.0).await?,
@@ -108,6 +136,10 @@ impl Doors {
             served.push((listener, handler.server_config(), Arc::new(handler)));
         }
         if let Some(listener) = self.otlp_grpc {
+            let mut config = config;
+            if s.otlp_grpc_max_mib > 0 {
+                config.max_body = s.otlp_grpc_max_mib.saturating_mul(1 << 20);
+            }
             let handler = otlp::GrpcReceiver::new(config, inlet.clone());
             send.push(format!("OTLP gRPC http://{}", listener.address()));
             served.push((listener, handler.server_config(), Arc::new(handler)));
@@ -165,5 +197,39 @@ impl Handler for Questions {
                 None => plain(http::StatusCode::NOT_FOUND, "not found"),
             }
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::settings::Layers;
+
+    #[test]
+    fn otlp_is_received_where_the_agents_settings_say_unless_ours_do() {
+        let of = |vars: &[(&str, &str)], agent| {
+            let env = vars.iter().map(|(n, v)| ((*n).to_owned(), (*v).to_owned())).collect();
+            let s = Layers { env, ..Layers::default() }.resolve().unwrap().0;
+            otlp_address(&s, agent, ("otlp_grpc.address", s.otlp_grpc_address.0), &s.otlp_grpc_endpoint)
+                .map(|a| a.to_string())
+        };
+        let endpoint = ("DD_OTLP_CONFIG_RECEIVER_PROTOCOLS_GRPC_ENDPOINT", "0.0.0.0:5317");
+        let own = ("SPANLOOM_OTLP_GRPC_ADDRESS", "127.0.0.1:6317");
+        let off = ("DD_OTLP_CONFIG_TRACES_ENABLED", "false");
+        for (vars, agent, expected) in [
+            (&[][..], false, Some("127.0.0.1:4317")),
+            (&[], true, Some("0.0.0.0:4317")),
+            (&[endpoint], false, Some("0.0.0.0:5317")),
+            (
+                &[("DD_OTLP_CONFIG_RECEIVER_PROTOCOLS_GRPC_ENDPOINT", "localhost:5317")],
+                true,
+                Some("127.0.0.1:5317"),
+            ),
+            (&[endpoint, own], false, Some("127.0.0.1:6317")),
+            (&[endpoint, off], false, None),
+            (&[off, own], false, Some("127.0.0.1:6317")),
+        ] {
+            assert_eq!(of(vars, agent).as_deref(), expected, "{vars:?}");
+        }
     }
 }

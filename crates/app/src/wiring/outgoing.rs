@@ -29,6 +29,7 @@ pub fn client(s: &Settings) -> Result<Client, String> {
         proxy_https: proxy(&s.proxy_https),
         no_proxy: s.proxy_no_proxy.0.clone(),
         no_proxy_nonexact: s.no_proxy_nonexact_match,
+        proxy_cloud_metadata: s.use_proxy_for_cloud_metadata,
         skip_verification: s.skip_ssl_validation,
         tls13_only: s.min_tls_version.eq_ignore_ascii_case("tlsv1.3"),
         ..Config::default()
@@ -121,7 +122,7 @@ pub fn proxies(s: &Settings, hostname: &str) -> ProxyConfig {
     };
     let install = !s.install_id.is_empty();
     ProxyConfig {
-        api_key: secret(&s.api_key),
+        api_key: secret(s.key()),
         app_key: secret(&s.app_key),
         site: s.site.clone(),
         hostname: hostname.into(),
@@ -131,6 +132,10 @@ pub fn proxies(s: &Settings, hostname: &str) -> ProxyConfig {
         additional_endpoints: endpoints(&s.additional_endpoints),
         profiling_dd_url: s.profiling_dd_url.clone(),
         profiling_additional_endpoints: endpoints(&s.profiling_additional_endpoints),
+        profiling_send_to_main_endpoint: s.profiling_send_to_main_endpoint,
+        profiling_receiver_timeout: s.profiling_receiver_timeout,
+        profiling_max_request_bytes: s.profiling_max_request_bytes,
+        additional_profile_tags: s.additional_profile_tags.0.clone().into_iter().collect(),
         telemetry_enabled: s.telemetry_enabled,
         telemetry_dd_url: s.telemetry_dd_url.clone(),
         telemetry_additional_endpoints: endpoints(&s.telemetry_additional_endpoints),
@@ -145,11 +150,20 @@ pub fn proxies(s: &Settings, hostname: &str) -> ProxyConfig {
         openlineage_enabled: s.ol_proxy_enabled,
         openlineage_dd_url: s.ol_proxy_dd_url.clone(),
         openlineage_api_key: secret(&s.ol_proxy_api_key),
+        openlineage_additional_endpoints: endpoints(&s.ol_proxy_additional_endpoints),
         openlineage_api_version: s.ol_proxy_api_version,
-        debugger: (s.debugger_dd_url.clone(), Secret::default(), Vec::new()),
-        debugger_diagnostics: (s.debugger_diagnostics_dd_url.clone(), Secret::default(), Vec::new()),
-        symdb: (s.symdb_dd_url.clone(), Secret::default(), Vec::new()),
-        logs_muted: s.is_set("logs_enabled") && !s.logs_enabled,
+        debugger: (
+            s.debugger_dd_url.clone(),
+            secret(&s.debugger_api_key),
+            endpoints(&s.debugger_additional_endpoints),
+        ),
+        debugger_diagnostics: (
+            s.debugger_diagnostics_dd_url.clone(),
+            secret(&s.debugger_diagnostics_api_key),
+            endpoints(&s.debugger_diagnostics_additional_endpoints),
+        ),
+        symdb: (s.symdb_dd_url.clone(), secret(&s.symdb_api_key), endpoints(&s.symdb_additional_endpoints)),
+        logs_muted: s.is_set("logs_enabled") && !s.logs_enabled && !s.debugger_logs_enabled_override,
         use_dogstatsd: s.use_dogstatsd,
         statsd_host: convert::statsd_host(s),
         statsd_port: s.dogstatsd_port,

@@ -9,11 +9,11 @@ use super::foreign::{Foreign, Translated};
 use super::routes::Routes;
 use super::statistics::Statistics;
 use super::tail::{Tail, p99_of};
-use super::tee::{self, Tracers};
+use super::tee::Tracers;
 use super::why::{Settling, Why};
 use super::{convert, outgoing, ports, receive};
 use crate::report::{Gauge, Report};
-use crate::settings::Settings;
+use crate::settings::{Notice, Settings};
 use serde_json::Value as Json;
 use spanloom_api::{Api, Config as ApiConfig, Door, ServeConfig};
 use spanloom_decisions::{Config as DecisionsConfig, Decisions};
@@ -21,9 +21,7 @@ use spanloom_exporters::{DatadogConfig, DatadogExporter, DestinationStats, Endpo
 use spanloom_journal::SyncPolicy;
 use spanloom_model::{SpanReader, SpanWriter, TraceId};
 use spanloom_obfuscator::Obfuscator;
-use spanloom_pipeline::{
-    Clock, Config as PipelineConfig, Destination, Ledger, Phase, Pipeline, Rates, Stop, SystemClock,
-};
+use spanloom_pipeline::{Clock, Destination, Ledger, Phase, Pipeline, Rates, Stop, SystemClock};
 use spanloom_receivers::datadog::{ContainerResolver, Receiver};
 use spanloom_receivers::{Listener, ServerConfig, ServerStats, serve};
 use spanloom_sampler::Samplers;
@@ -89,7 +87,7 @@ impl Surroundings {
 }
 
 /// Runs until a signal. The error is for a person: cause and cure.
-pub fn run(settings: Settings, notices: &[String], mode: Mode, around: &Surroundings) -> Result<(), String> {
+pub fn run(settings: Settings, notices: &[Notice], mode: Mode, around: &Surroundings) -> Result<(), String> {
     if !settings.apm_enabled {
         println!("Trace intake is switched off (apm_config.enabled is false): nothing to do.");
         return Ok(());
@@ -130,13 +128,17 @@ struct Program {
 impl Program {
     async fn start(
         settings: Settings,
-        notices: &[String],
+        notices: &[Notice],
         mode: Mode,
         around: &Surroundings,
     ) -> Result<Self, String> {
         let s = &settings;
         for notice in notices {
-            tracing::info!("{notice}");
+            if notice.warning {
+                tracing::warn!("{}", notice.text);
+            } else {
+                tracing::info!("{}", notice.text);
+            }
         }
         let clock: Arc<dyn Clock> = Arc::new(SystemClock);
         let seed = (clock.now() as u64) ^ (u64::from(std::process::id()) << 32);
@@ -145,7 +147,7 @@ impl Program {
             return Err("no host name was found, and Datadog needs one; set DD_HOSTNAME".into());
         }
         let (agent, warnings) = convert::agent(s)?;
-        for warning in warnings.into_iter().chain(tee::duplicates(s)) {
+        for warning in warnings {
             tracing::warn!("{warning}");
         }
 
@@ -247,7 +249,7 @@ impl Program {
             store: store.is_some(),
             datadog: exporter.is_some(),
         }));
-        let config = PipelineConfig { budget: s.intake_memory.0, ..PipelineConfig::default() };
+        let config = convert::pipeline(s);
         let pipeline =
             Pipeline::start(config, clock, chain, destinations, Arc::clone(&statistics) as _, rates, ledger)
                 .map_err(|e| format!("the pipeline cannot start: {e}"))?;
@@ -298,7 +300,7 @@ impl Program {
         };
         let inlet = self.pipeline.inlet();
         let doors = Doors::bind(s, mode == Mode::Agent, &inlet).await?;
-        let admin = match s.admin_address.0 {
+        let admin = match s.admin() {
             Some(a) => Some(ports::bind("admin", "admin.address", a).await?),
             None => None,
         };
@@ -326,6 +328,8 @@ impl Program {
         self.tracers = Some(answering);
         if let (Some(target), Some(sources)) = (statsd, sources) {
             let probe = Probe {
+                all: s.send_all_internal_stats,
+                places: convert::pipeline(s).queue,
                 inlet: inlet.clone(),
                 sources,
                 exporter: self.exporter.clone(),
@@ -633,7 +637,7 @@ fn open_exporter(
         |url: String, key: &str| Endpoint { url, key: key.to_owned(), user_agent: user_agent.clone() };
     let mut endpoints = Vec::new();
     if s.send_to_main_endpoint {
-        endpoints.push(endpoint(convert::intake_url(s), &s.api_key.0));
+        endpoints.push(endpoint(convert::intake_url(s), &s.key().0));
     }
     for (url, keys) in &s.additional_endpoints.0 {
         endpoints.extend(keys.iter().map(|key| endpoint(url.trim_end_matches('/').to_owned(), &key.0)));

@@ -61,32 +61,3 @@ impl AgentClient for Behind {
         })
     }
 }
-
-/// What arrives twice at Datadog when an Agent behind us sends it as well.
-pub fn duplicates(s: &Settings) -> Option<String> {
-    let address = s.agent_behind().filter(|_| s.has_datadog())?;
-    Some(format!(
-        "traces and statistics arrive at Datadog twice: from the Agent at {address} and from here, because there is an API key; \
-         unset DD_API_KEY while the Agent behind Spanloom sends them (profiles, events and telemetry are sent by the Agent alone)"
-    ))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::settings::Layers;
-
-    fn settings(vars: &[(&str, &str)]) -> Settings {
-        let env = vars.iter().map(|(n, v)| ((*n).to_owned(), (*v).to_owned())).collect();
-        Layers { env, ..Layers::default() }.resolve().unwrap().0
-    }
-
-    #[test]
-    fn what_would_arrive_twice_is_told() {
-        let agent = ("SPANLOOM_FORWARD_AGENT", "http://agent:8126");
-        assert_eq!(duplicates(&settings(&[agent])), None);
-        assert_eq!(duplicates(&settings(&[("DD_API_KEY", "k")])), None);
-        let text = duplicates(&settings(&[agent, ("DD_API_KEY", "k")])).unwrap();
-        assert!(text.contains("http://agent:8126") && text.contains("unset DD_API_KEY"), "{text}");
-    }
-}

@@ -119,18 +119,17 @@ impl Body for Resumed {
 }
 
 /// A body that is handed over piece by piece.
-pub(super) struct Piped {
+struct Piped {
     pieces: mpsc::Receiver<Result<Bytes, StreamError>>,
     /// Bytes to come, if that is known.
     left: Option<u64>,
 }
 
-impl Piped {
-    pub(super) fn new(length: Option<u64>) -> (mpsc::Sender<Result<Bytes, StreamError>>, AgentBody) {
-        // One on its way, one being read.
-        let (give, pieces) = mpsc::channel(1);
-        (give, Self { pieces, left: length }.boxed_unsync())
-    }
+/// A body of this length, if it is known, and what gives it its pieces.
+pub(super) fn piped(length: Option<u64>) -> (mpsc::Sender<Result<Bytes, StreamError>>, AgentBody) {
+    // One on its way, one being read.
+    let (give, pieces) = mpsc::channel(1);
+    (give, Piped { pieces, left: length }.boxed_unsync())
 }
 
 impl Body for Piped {

@@ -30,7 +30,7 @@ use crate::replay::{Replay, RequestBody};
 use crate::resend;
 use crate::server::{Handler, HandlerFuture, Request, ServerConfig};
 use bytes::{Bytes, BytesMut};
-use exchange::{Head, Piped};
+use exchange::{Head, piped};
 use health::Health;
 use http::{Extensions, StatusCode};
 use http_body_util::BodyExt;
@@ -339,7 +339,7 @@ impl Tee {
         self.uncopied(request, way, why);
         let length = if chunked(request) { None } else { request.length() };
         let head = Head::new(&request.head, length.is_some());
-        let (give, body) = Piped::new(length);
+        let (give, body) = piped(length);
         let deadline = request.deadline + self.patience(way);
         let agent = &self.agent;
         let call = async { exchange::answer(agent.client.send(head.request(body)).await?).await };
