@@ -6,7 +6,6 @@ use crate::outlet::{DestinationStats, Format, Outlet, OutletConfig};
 use crate::sender::Endpoint;
 use crate::spool::{Pending, Request, SpoolError};
 use crate::transport::Transport;
-use bytes::Bytes;
 use spanloom_codec::datadog::agent_payload::{AgentInfo, encode_agent_payload, encode_tracer_payload};
 use spanloom_journal::SyncPolicy;
 use spanloom_model::{AckFn, Batch};
@@ -77,10 +76,20 @@ impl DatadogExporter {
         Ok((Arc::new(Self { outlet, format }), damage))
     }
 
-    /// Sends statistics: a `StatsPayload` in msgpack, with its number of groups.
-    /// Waits while many are queued already.
-    pub fn send_stats(&self, payload: Bytes, groups: u64) {
-        self.outlet.send_now(payload, groups);
+    /// Queues statistics: a `StatsPayload` in msgpack, its number and how many
+    /// groups it has. Blocks until they are in every queue on disk. Numbers
+    /// grow; a queue that has had one before does not take it twice, also after
+    /// a restart.
+    ///
+    /// # Errors
+    /// A queue did not take it; the same call may succeed later.
+    pub fn send_stats(&self, number: u64, payload: &[u8], groups: u64) -> Result<(), SpoolError> {
+        self.outlet.send_now(number, payload, groups)
+    }
+
+    /// The highest number of statistics that any queue has had.
+    pub fn last_stats(&self) -> u64 {
+        self.outlet.numbered()
     }
 
     /// Figures of every destination.

@@ -4,6 +4,7 @@
 //! |---|---|
 //! | `outlet.rs` | [`Outlet`]: queues, writer and senders, for any [`Format`] |
 //! | `spool.rs` | [`Spool`]: a bounded queue on disk for one destination |
+//! | `stats_log.rs` | [`StatsLog`]: what is counted and not queued yet, on disk |
 //! | `sender.rs` | [`Sender`]: sends, retries, backs off |
 //! | `transport.rs` | [`Transport`]: the HTTP client, passed in |
 //! | `datadog.rs` | [`DatadogExporter`]: traces and statistics to the Datadog intake |
@@ -21,6 +22,7 @@ mod router;
 mod routing;
 mod sender;
 mod spool;
+mod stats_log;
 mod transport;
 
 pub use datadog::{DatadogConfig, DatadogExporter};
@@ -30,4 +32,7 @@ pub use router::{BackendStats, Router, RouterConfig};
 pub use routing::{BY_POLICY, RoutingTable};
 pub use sender::{Endpoint, Sender};
 pub use spool::{Claim, KindStats, Pending, Request, Spool, SpoolConfig, SpoolError, SpoolStats, Tried};
+pub use stats_log::{
+    Recovered, Request as CountedRequest, SafeFn, StatsLog, StatsLogConfig, StatsLogStats, StatsPart,
+};
 pub use transport::{NoAnswer, Post, Transport};

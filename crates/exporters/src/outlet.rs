@@ -80,15 +80,10 @@ pub struct DestinationStats {
 pub struct Outlet {
     format: Arc<dyn Format>,
     senders: Vec<Arc<Sender>>,
-    commands: SyncSender<Command>,
+    stop_writer: SyncSender<()>,
     stop_senders: watch::Sender<bool>,
     tasks: Mutex<Vec<tokio::task::JoinHandle<()>>>,
     writer: Mutex<Option<std::thread::JoinHandle<()>>>,
-}
-
-enum Command {
-    Urgent(Bytes, u64),
-    Stop,
 }
 
 impl Outlet {
@@ -118,7 +113,7 @@ impl Outlet {
                 seed,
             )));
         }
-        let (commands, inbox) = sync_channel(256);
+        let (stop_writer, stopped) = sync_channel(1);
         let stop_senders = watch::Sender::new(false);
         let workers = (config.connections / senders.len().max(1)).max(1);
         let tasks = senders
@@ -130,7 +125,7 @@ impl Outlet {
         let outlet = Arc::new(Self {
             format,
             senders,
-            commands,
+            stop_writer,
             stop_senders,
             tasks: Mutex::new(tasks),
             writer: Mutex::default(),
@@ -139,18 +134,35 @@ impl Outlet {
             .name(name)
             .spawn({
                 let outlet = Arc::clone(&outlet);
-                move || outlet.write(config.flush_period, &inbox)
+                move || outlet.write(config.flush_period, &stopped)
             })
             .map_err(|e| SpoolError::Io(format!("cannot start a thread: {e}")))?;
         *outlet.writer.lock().unwrap_or_else(PoisonError::into_inner) = Some(writer);
         Ok((outlet, damage))
     }
 
-    /// Sends something that is not packed with spans ([`Format::pack_urgent`]).
-    /// Waits while many are queued already.
-    pub fn send_now(&self, payload: Bytes, items: u64) {
-        // Only after a stop nobody listens; then everything is flushed already.
-        let _ = self.commands.send(Command::Urgent(payload, items));
+    /// Queues something that is not packed with spans
+    /// ([`Format::pack_urgent`]) for each destination that has not had its
+    /// number yet ([`Spool::push`]). Blocks until it is on disk.
+    ///
+    /// # Errors
+    /// A queue did not take it; the same call may succeed later.
+    pub fn send_now(&self, number: u64, payload: &[u8], items: u64) -> Result<(), SpoolError> {
+        let request = self.format.pack_urgent(payload, items).map_err(|e| SpoolError::Io(e.to_string()))?;
+        let mut result = Ok(());
+        for sender in &self.senders {
+            match sender.spool().push(number, request.clone()) {
+                Ok(()) => sender.wake.notify_one(),
+                Err(e) => result = Err(e),
+            }
+        }
+        result
+    }
+
+    /// The highest number that any destination's queue has had
+    /// ([`Outlet::send_now`]).
+    pub fn numbered(&self) -> u64 {
+        self.senders.iter().map(|s| s.spool().numbered()).max().unwrap_or(0)
     }
 
     /// Figures of every destination.
@@ -170,7 +182,7 @@ impl Outlet {
     /// Packs what waits, then sends for up to `grace`; what is left waits on
     /// disk for the next start.
     pub async fn stop(&self, grace: Duration) {
-        let _ = self.commands.send(Command::Stop);
+        let _ = self.stop_writer.try_send(());
         let writer = self.writer.lock().unwrap_or_else(PoisonError::into_inner).take();
         if let Some(writer) = writer {
             drop(tokio::task::spawn_blocking(move || writer.join()).await);
@@ -194,26 +206,14 @@ impl Outlet {
         }
     }
 
-    fn write(&self, flush_period: Duration, inbox: &Receiver<Command>) {
+    fn write(&self, flush_period: Duration, stopped: &Receiver<()>) {
         let mut last_flush = Instant::now();
         loop {
-            let command = match inbox.recv_timeout(TICK) {
-                Ok(command) => Some(command),
-                Err(RecvTimeoutError::Timeout) => None,
-                Err(RecvTimeoutError::Disconnected) => Some(Command::Stop),
-            };
+            let stop = !matches!(stopped.recv_timeout(TICK), Err(RecvTimeoutError::Timeout));
             self.format.tick();
-            match command {
-                Some(Command::Urgent(payload, items)) => self.queue_urgent(&payload, items),
-                Some(Command::Stop) => {
-                    // What was sent before the stop is in the inbox still.
-                    while let Ok(Command::Urgent(payload, items)) = inbox.try_recv() {
-                        self.queue_urgent(&payload, items);
-                    }
-                    self.flush(true);
-                    return;
-                }
-                None => {}
+            if stop {
+                self.flush(true);
+                return;
             }
             let due = last_flush.elapsed() >= flush_period;
             let full = self.senders.iter().any(|s| s.spool().pending_bytes() >= MAX_PAYLOAD as u64);
@@ -237,27 +237,6 @@ impl Outlet {
                 sender.wake.notify_one();
                 if !all && spool.pending_bytes() < MAX_PAYLOAD as u64 {
                     break;
-                }
-            }
-        }
-    }
-
-    fn queue_urgent(&self, payload: &[u8], items: u64) {
-        let packed = self.format.pack_urgent(payload, items);
-        for sender in &self.senders {
-            let result = match &packed {
-                Ok(request) => sender.spool().push(request.clone()),
-                Err(e) => Err(SpoolError::Io(e.to_string())),
-            };
-            match result {
-                Ok(()) => sender.wake.notify_one(),
-                Err(e) => {
-                    tracing::error!(
-                        destination = sender.url(),
-                        items,
-                        "a {} item is lost: {e}",
-                        self.format.name()
-                    );
                 }
             }
         }

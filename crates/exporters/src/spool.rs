@@ -19,6 +19,7 @@ const PENDING: u8 = 1;
 const REQUEST: u8 = 2;
 const DONE: u8 = 3;
 const PACKED: u8 = 4;
+const NUMBER: u8 = 5;
 
 /// Settings.
 #[derive(Clone, Debug)]
@@ -141,6 +142,9 @@ struct State {
     /// Sequence number of the newest request: frames behind it may be on
     /// their way into `requests`, so their files stay.
     newest: u64,
+    /// The highest number of a request ([`Spool::push`]) and the newest frame
+    /// that says so, whose file stays: a restart must know it.
+    numbered: (u64, u64),
     dropped: BTreeMap<&'static str, u64>,
     kinds: [KindStats; 2],
 }
@@ -201,14 +205,22 @@ impl Spool {
             journal(SyncPolicy::Always, config.max_bytes * 2 + (256 << 20)),
             &mut |frame, bytes| match frame.kind {
                 REQUEST => {
-                    if let Some((request, up_to)) = decode_request(&bytes) {
-                        packed = packed.max(up_to);
+                    if let Some((request, number)) = decode_request(&bytes) {
+                        if request.urgent {
+                            state.numbered = state.numbered.max((number, frame.seq));
+                        } else {
+                            packed = packed.max(number);
+                        }
                         state.bytes += u64::from(frame.len);
                         let waiting =
                             Waiting { frame, urgent: request.urgent, items: request.items, in_flight: false };
                         state.requests.insert(frame.seq, waiting);
                         state.newest = frame.seq;
                     }
+                }
+                NUMBER => {
+                    let number = bytes.get(..8).and_then(|b| b.try_into().ok()).map_or(0, u64::from_le_bytes);
+                    state.numbered = state.numbered.max((number, frame.seq));
                 }
                 DONE => done.extend(bytes.get(..8).and_then(|b| b.try_into().ok()).map(u64::from_le_bytes)),
                 _ => {}
@@ -331,13 +343,24 @@ impl Spool {
         Ok(())
     }
 
-    /// Queues a request that no waiting item belongs to. Blocks until it is on disk.
-    pub fn push(&self, request: Request) -> Result<(), SpoolError> {
-        self.enqueue(request, 0)
+    /// Queues an urgent request that no waiting item belongs to. Blocks until
+    /// it is on disk. Requests have growing numbers: one that was queued
+    /// before, also before a restart, is not queued again. 0: not numbered.
+    pub fn push(&self, number: u64, request: Request) -> Result<(), SpoolError> {
+        if number > 0 && number <= self.numbered() {
+            return Ok(());
+        }
+        self.enqueue(Request { urgent: true, ..request }, number)
     }
 
-    fn enqueue(&self, request: Request, up_to: u64) -> Result<(), SpoolError> {
-        let frame = encode_request(&request, up_to);
+    /// The highest number of a request that was queued; 0 if there is none.
+    pub fn numbered(&self) -> u64 {
+        lock(&self.state).numbered.0
+    }
+
+    /// `number`: of an urgent request its own, of another the last item in it.
+    fn enqueue(&self, request: Request, number: u64) -> Result<(), SpoolError> {
+        let frame = encode_request(&request, number);
         self.make_room(frame.len() as u64);
         let (tell, told) = mpsc::channel();
         append(&self.ready, REQUEST, frame, Box::new(move |result| drop(tell.send(result))));
@@ -347,6 +370,9 @@ impl Spool {
         let waiting = Waiting { frame, urgent: request.urgent, items: request.items, in_flight: false };
         state.requests.insert(frame.seq, waiting);
         state.newest = state.newest.max(frame.seq);
+        if request.urgent {
+            state.numbered = state.numbered.max((number, frame.seq));
+        }
         Ok(())
     }
 
@@ -440,10 +466,27 @@ impl Spool {
     }
 
     fn release_ready(&self) {
-        let low = {
+        let many = self.ready.stats().files > 1;
+        let (low, renew) = {
             let state = lock(&self.state);
-            state.requests.keys().next().map_or(state.newest, |s| s - 1)
+            let low = state.requests.keys().next().map_or(state.newest, |s| s - 1);
+            match state.numbered {
+                (0, _) => (low, None),
+                // It would go with its file: it is said once more first.
+                (number, at) if at <= low => (at - 1, many.then_some(number)),
+                _ => (low, None),
+            }
         };
+        if let Some(number) = renew {
+            let state = Arc::clone(&self.state);
+            let said = move |frame: Result<FrameRef, JournalError>| {
+                if let Ok(frame) = frame {
+                    let mut state = lock(&state);
+                    state.numbered = state.numbered.max((number, frame.seq));
+                }
+            };
+            append(&self.ready, NUMBER, Bytes::copy_from_slice(&number.to_le_bytes()), Box::new(said));
+        }
         if let Err(e) = self.ready.release(low) {
             tracing::warn!("a file of the queue on disk cannot be removed: {e}");
         }
@@ -471,9 +514,9 @@ impl Spool {
     }
 }
 
-/// `up_to u64 | items u64 | urgent u8 | head length u32 | head | body`; the head
+/// `number u64 | items u64 | urgent u8 | head length u32 | head | body`; the head
 /// is text: the path, then `name: value` lines.
-fn encode_request(request: &Request, up_to: u64) -> Bytes {
+fn encode_request(request: &Request, number: u64) -> Bytes {
     let mut head = request.path.clone();
     for (name, value) in &request.headers {
         head.push('\n');
@@ -482,7 +525,7 @@ fn encode_request(request: &Request, up_to: u64) -> Bytes {
         head.push_str(value);
     }
     let mut out = Vec::with_capacity(21 + head.len() + request.body.len());
-    out.extend_from_slice(&up_to.to_le_bytes());
+    out.extend_from_slice(&number.to_le_bytes());
     out.extend_from_slice(&request.items.to_le_bytes());
     out.push(u8::from(request.urgent));
     out.extend_from_slice(&(head.len() as u32).to_le_bytes());
@@ -492,9 +535,9 @@ fn encode_request(request: &Request, up_to: u64) -> Bytes {
 }
 
 fn decode_request(frame: &Bytes) -> Option<(Request, u64)> {
-    let number = |at: usize| Some(u64::from_le_bytes(frame.get(at..at + 8)?.try_into().ok()?));
-    let up_to = number(0)?;
-    let items = number(8)?;
+    let word = |at: usize| Some(u64::from_le_bytes(frame.get(at..at + 8)?.try_into().ok()?));
+    let number = word(0)?;
+    let items = word(8)?;
     let urgent = *frame.get(16)? != 0;
     let len = u32::from_le_bytes(frame.get(17..21)?.try_into().ok()?) as usize;
     let head = std::str::from_utf8(frame.get(21..21usize.checked_add(len)?)?).ok()?;
@@ -502,5 +545,5 @@ fn decode_request(frame: &Bytes) -> Option<(Request, u64)> {
     let path = lines.next()?.to_owned();
     let headers =
         lines.filter_map(|l| l.split_once(": ")).map(|(n, v)| (n.to_owned(), v.to_owned())).collect();
-    Some((Request { urgent, path, headers, items, body: frame.slice(21 + len..) }, up_to))
+    Some((Request { urgent, path, headers, items, body: frame.slice(21 + len..) }, number))
 }

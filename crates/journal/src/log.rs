@@ -118,7 +118,7 @@ impl Default for Config {
     }
 }
 
-/// Told once, on the writer thread, what became of a frame. A barrier gets a
+/// Told once, on the writer thread, what became of a frame. A barrier or sync gets a
 /// reference whose `seq` is 0.
 pub type DoneFn = Box<dyn FnOnce(Result<FrameRef, JournalError>) + Send>;
 
@@ -202,6 +202,12 @@ impl Journal {
     /// under [`SyncPolicy::Always`], synced).
     pub fn barrier(&self, done: DoneFn) -> Result<(), Refused> {
         writer::enqueue(&self.shared, Item::Barrier, done).map(|_| ())
+    }
+
+    /// Calls `done` when everything appended before is on disk, whatever the
+    /// policy.
+    pub fn sync(&self, done: DoneFn) -> Result<(), Refused> {
+        writer::enqueue(&self.shared, Item::Sync, done).map(|_| ())
     }
 
     /// Whether a payload of this size would be taken now.

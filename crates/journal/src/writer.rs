@@ -15,9 +15,13 @@ use std::time::Instant;
 /// Frames are gathered up to this size for one write(2).
 const WRITE_BYTES: usize = 256 << 10;
 
+/// What a callback gets that belongs to no frame.
+const NO_FRAME: FrameRef = FrameRef { file: 0, offset: 0, len: 0, seq: 0, kind: 0 };
+
 pub(crate) enum Item {
     Frame { kind: u8, payload: Bytes },
     Barrier,
+    Sync,
     Roll,
 }
 
@@ -198,8 +202,11 @@ fn write_all(
                     queued.done,
                 ));
             }
-            Item::Barrier => {
-                group.push((FrameRef { file: 0, offset: 0, len: 0, seq: 0, kind: 0 }, queued.done));
+            Item::Barrier => group.push((NO_FRAME, queued.done)),
+            Item::Sync => {
+                write_group(shared, active, &mut group)?;
+                active.waiting.push((NO_FRAME, queued.done));
+                sync(shared, active)?;
             }
             Item::Roll => {
                 write_group(shared, active, &mut group)?;

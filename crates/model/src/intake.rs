@@ -128,4 +128,6 @@ pub struct Intake {
     /// spans are stored once by the store, and must not be counted or sampled
     /// a second time.
     pub resent: bool,
+    /// Hash of the request's bytes, the same in every process; 0: not known.
+    pub fingerprint: u64,
 }

@@ -309,11 +309,13 @@ fn run(
         }
     }));
     fx.flush(&shared.ledger);
+    let saves = fx.take_saves();
     if done.is_err() {
         return Err(Box::new(job));
     }
     job.permit.resize(job.batch.size() as u64);
-    fanout::deliver(&shared.deliveries, &shared.destinations, job.batch, job.account, job.permit, job.answer);
+    let Job { batch, account, permit, answer } = job;
+    fanout::deliver(&shared.deliveries, &shared.destinations, batch, saves, account, permit, answer);
     Ok(())
 }
 

@@ -1,10 +1,11 @@
 //! One batch to the store and to any number of exporters. The batch is over
-//! when all of them have acknowledged it; then the client is answered and the
-//! bytes are given back.
+//! when all of them have acknowledged it, and when what processors hold beside
+//! it is safe; then the client is answered and the bytes are given back.
 
 use crate::admission::Permit;
 use crate::engine::{Accepted, Refused};
 use crate::ledger::{Account, Verdict};
+use crate::processor::{SaveFn, Saved};
 use spanloom_model::{
     AckFn, Batch, Chunk, Fate, Leaves, Protocol, ROUTE_DEFAULT, ROUTE_NOWHERE, SpanWriter, StoreError, flags,
 };
@@ -220,6 +221,7 @@ pub(crate) fn deliver(
     registry: &Arc<Registry>,
     destinations: &Arc<[Destination]>,
     batch: Batch,
+    saves: Vec<SaveFn>,
     account: Account,
     permit: Permit,
     answer: oneshot::Sender<Result<Accepted, Refused>>,
@@ -234,7 +236,7 @@ pub(crate) fn deliver(
     let id = registry.next.fetch_add(1, Ordering::Relaxed);
     let delivery = Arc::new(Delivery {
         held: Mutex::new(Some(Held { batch: Arc::clone(&batch), account, answer, permit })),
-        remaining: AtomicUsize::new(wanted.len()),
+        remaining: AtomicUsize::new(wanted.len() + saves.len()),
         verdict: Mutex::new(Said::default()),
         id,
         registry: Arc::downgrade(registry),
@@ -244,11 +246,17 @@ pub(crate) fn deliver(
         let unsampled = destinations.is_empty();
         delivery.said().delivered = true;
         delivery.said().unsampled = unsampled;
-        delivery.finish();
-        return;
+        if saves.is_empty() {
+            delivery.finish();
+            return;
+        }
     }
     if !registry.enter(&delivery) {
         return;
+    }
+    for save in saves {
+        let delivery = Arc::clone(&delivery);
+        save(Saved::new(move || delivery.one_less()));
     }
     for (i, spans) in wanted {
         let Some(destination) = destinations.get(i) else { continue };
@@ -296,9 +304,7 @@ impl Branch {
                 }
             }
         }
-        if self.delivery.remaining.fetch_sub(1, Ordering::AcqRel) == 1 {
-            self.delivery.finish();
-        }
+        self.delivery.one_less();
     }
 }
 
@@ -315,6 +321,13 @@ impl Delivery {
 
     fn take(&self) -> Option<Held> {
         self.held.lock().unwrap_or_else(PoisonError::into_inner).take()
+    }
+
+    /// One of those that are waited for is over.
+    fn one_less(&self) {
+        if self.remaining.fetch_sub(1, Ordering::AcqRel) == 1 {
+            self.finish();
+        }
     }
 
     fn finish(&self) {

@@ -21,7 +21,7 @@
 //! | `ledger.rs`, `tables.rs` | [`Ledger`], [`Account`]: what became of every span |
 //! | `snapshot.rs` | [`Snapshot`]: the ledger read, for metrics and status |
 //! | `queue.rs` | the bounded queue between receivers and workers |
-//! | `processor.rs` | [`Processor`], [`Effects`] |
+//! | `processor.rs` | [`Processor`], [`Effects`], [`Saved`] |
 //! | `fanout.rs` | [`Exporter`], [`Destination`]: one batch to the store and to exporters |
 //! | `engine.rs` | [`Pipeline`], [`Inlet`]: workers, submission, drain |
 //! | `rates.rs` | [`Rates`]: sampling rates on their way back to tracers |
@@ -51,7 +51,7 @@ pub use drain::{Phase, Stop, StopWatch};
 pub use engine::{Accepted, ChainFactory, Config, DrainReport, Inlet, Pipeline, Refused};
 pub use fanout::{DeliveryCount, Destination, Exporter};
 pub use ledger::{Account, Ledger, Outcome, PayloadOutcome, Recorder, Verdict};
-pub use processor::{Effects, Processor};
+pub use processor::{Effects, Processor, SaveFn, Saved};
 pub use rates::{Rates, RatesSnapshot};
 pub use snapshot::{NoteCount, OutcomeCount, PayloadCount, ReceivedCount, Snapshot, SourceCount};
 pub use stats_sink::{ClientStats, DiscardStats, StatsBusy, StatsSink};

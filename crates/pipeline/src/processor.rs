@@ -18,10 +18,32 @@ pub trait Processor: Send {
     fn finish(&mut self, _now: i64, _fx: &mut Effects) {}
 }
 
+/// Held by whatever makes something safe; dropped when it is safe, or cannot be.
+pub struct Saved(Option<Box<dyn FnOnce() + Send>>);
+
+impl Saved {
+    /// `then` is called once, when this is dropped.
+    pub fn new(then: impl FnOnce() + Send + 'static) -> Self {
+        Self(Some(Box::new(then)))
+    }
+}
+
+impl Drop for Saved {
+    fn drop(&mut self) {
+        if let Some(then) = self.0.take() {
+            then();
+        }
+    }
+}
+
+/// Makes safe what a processor holds beside the batch.
+pub type SaveFn = Box<dyn FnOnce(Saved) + Send>;
+
 /// What a processor has to say besides its edits.
-#[derive(Default, Debug)]
+#[derive(Default)]
 pub struct Effects {
     notes: Vec<(&'static str, &'static str, u64)>,
+    saves: Vec<SaveFn>,
 }
 
 impl Effects {
@@ -31,6 +53,18 @@ impl Effects {
             Some((_, _, sum)) => *sum += n,
             None => self.notes.push((event, reason, n)),
         }
+    }
+
+    /// Has something made safe before the client is answered. `save` is called
+    /// when the batch is handed to its destinations, and not at all if it never
+    /// is. Whether it succeeds does not decide what becomes of the spans: a
+    /// failure is its own to count.
+    pub fn save(&mut self, save: impl FnOnce(Saved) + Send + 'static) {
+        self.saves.push(Box::new(save));
+    }
+
+    pub(crate) fn take_saves(&mut self) -> Vec<SaveFn> {
+        std::mem::take(&mut self.saves)
     }
 
     /// What was counted.

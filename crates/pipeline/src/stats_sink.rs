@@ -1,5 +1,6 @@
 //! Where statistics computed by tracers go.
 
+use crate::processor::Saved;
 use spanloom_model::stats::ClientStatsPayload;
 
 /// A body of `/v0.6/stats`, decoded but not yet normalised, with what the
@@ -19,6 +20,8 @@ pub struct ClientStats {
     pub obfuscation_version: String,
     /// Arrival, nanoseconds since the Unix epoch.
     pub received_at: i64,
+    /// Hash of the body, see [`spanloom_model::Intake::fingerprint`].
+    pub fingerprint: u64,
 }
 
 /// The aggregator has no room now.
@@ -28,11 +31,12 @@ pub struct StatsBusy;
 
 /// Takes client statistics in.
 pub trait StatsSink: Send + Sync {
-    /// Takes a payload. Does not block.
+    /// Takes a payload. Does not block; `saved` is dropped when it is as safe
+    /// as the acknowledgement policy asks.
     ///
     /// # Errors
     /// [`StatsBusy`]: the client is told to try again.
-    fn accept(&self, stats: ClientStats) -> Result<(), StatsBusy>;
+    fn accept(&self, stats: ClientStats, saved: Saved) -> Result<(), StatsBusy>;
 }
 
 /// Takes everything and keeps nothing.
@@ -40,7 +44,7 @@ pub trait StatsSink: Send + Sync {
 pub struct DiscardStats;
 
 impl StatsSink for DiscardStats {
-    fn accept(&self, _stats: ClientStats) -> Result<(), StatsBusy> {
+    fn accept(&self, _stats: ClientStats, _saved: Saved) -> Result<(), StatsBusy> {
         Ok(())
     }
 }

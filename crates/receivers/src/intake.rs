@@ -163,7 +163,7 @@ impl Gate {
             transport: request.conn.transport,
             client: ClientFlags::default(),
             received_at: self.inlet.now(),
-            resent: false,
+            ..Intake::default()
         }
     }
 
@@ -216,7 +216,7 @@ impl Gate {
         decode: impl FnOnce(Bytes, Intake) -> Result<Decoded, DecodeError> + Send + 'static,
     ) -> Result<Taken, Failure> {
         let working = self.resends.begin(&received.bytes, Instant::now());
-        let intake = Intake { resent: working.again, ..intake };
+        let intake = Intake { resent: working.again, fingerprint: working.fingerprint(), ..intake };
         let result = self.put(received, compression, intake, decode).await;
         // Without an acknowledgement nobody knows: the batch may still be kept.
         working.answered(Instant::now(), !matches!(result, Err(Failure::Unacknowledged)));

@@ -23,6 +23,10 @@ const MAX: usize = 4096;
 /// Length and hash of a body.
 type Key = (usize, u64);
 
+/// Begins the hashes, the same in every process: what one has counted another
+/// one recognises.
+const SEED: u64 = 0x7370_616e_6c6f_6f6d;
+
 #[derive(Default)]
 struct State {
     /// Being worked on, since when, and how many copies.
@@ -32,10 +36,15 @@ struct State {
 }
 
 /// Remembers requests that may come again. Shared by all connections.
-#[derive(Default)]
 pub struct Resends {
-    hasher: foldhash::fast::RandomState,
+    hasher: foldhash::quality::FixedState,
     state: Mutex<State>,
+}
+
+impl Default for Resends {
+    fn default() -> Self {
+        Self { hasher: foldhash::quality::FixedState::with_seed(SEED), state: Mutex::default() }
+    }
 }
 
 /// A request being worked on. Dropped without [`Working::answered`], the client
@@ -81,6 +90,11 @@ impl Resends {
 }
 
 impl Working {
+    /// Hash of the body, see [`spanloom_model::Intake::fingerprint`].
+    pub fn fingerprint(&self) -> u64 {
+        self.key.1
+    }
+
     /// The answer is on its way. `certain`: it says what became of the spans.
     pub fn answered(mut self, now: Instant, certain: bool) {
         self.answered = certain && now.duration_since(self.started) < LATE;

@@ -127,8 +127,14 @@ impl ClientAggregator {
     /// ([`fold_duplicates`]) already and its container is resolved;
     /// `container_tags` fill in the commit and image tag if it lacks them.
     pub fn add<S: AsRef<str>>(&mut self, payload: ClientStatsPayload, container_tags: &[S], now: i64) {
-        let mut source = payload;
-        let incoming = std::mem::take(&mut source.stats);
+        let mut payload = payload;
+        self.complete(&mut payload, container_tags);
+        self.add_at(payload, now, self.oldest);
+    }
+
+    /// The first half of [`ClientAggregator::add`]: fills in what is known
+    /// here and takes out what does not tell sources apart.
+    pub fn complete<S: AsRef<str>>(&self, source: &mut ClientStatsPayload, container_tags: &[S]) {
         let tag = |prefix| {
             container_tags.iter().find_map(|t| t.as_ref().strip_prefix(prefix)).unwrap_or_default().to_owned()
         };
@@ -147,9 +153,16 @@ impl ClientAggregator {
         source.agent_aggregation.clear();
         source.sequence = 0;
         source.tags.clear();
-        for bucket in incoming {
+    }
+
+    /// The second half of [`ClientAggregator::add`], also for a payload that
+    /// came at `now` in an earlier life, when `oldest` was the start of the
+    /// oldest bucket still open ([`ClientAggregator::oldest`]).
+    pub fn add_at(&mut self, payload: ClientStatsPayload, now: i64, oldest: i64) {
+        let mut source = payload;
+        for bucket in std::mem::take(&mut source.stats) {
             let start = i64::try_from(bucket.start).unwrap_or(i64::MAX);
-            let at = client_bucket_time(now, start, self.oldest);
+            let at = client_bucket_time(now, start, oldest);
             let target = self.buckets.entry(at).or_default();
             let place = match target.sources.iter().position(|s| same_source(s, &source)) {
                 Some(place) => place,
@@ -163,6 +176,30 @@ impl ClientAggregator {
                 group.db_type.clear();
                 self.add_group(at, place as u32, group);
             }
+        }
+    }
+
+    /// Start of the oldest bucket that may still be added to.
+    pub fn oldest(&self) -> i64 {
+        self.oldest
+    }
+
+    /// Starts of the buckets that hold something, ascending.
+    pub fn open_buckets(&self) -> impl Iterator<Item = i64> + '_ {
+        self.buckets.keys().copied()
+    }
+
+    /// Drops a bucket: it was flushed in an earlier life.
+    pub fn forget(&mut self, start: i64) {
+        if let Some(bucket) = self.buckets.remove(&start) {
+            self.uncount(&bucket);
+        }
+    }
+
+    fn uncount(&mut self, bucket: &Bucket) {
+        for group in &bucket.groups {
+            self.groups = self.groups.saturating_sub(1);
+            self.bytes = self.bytes.saturating_sub(group_size(&group.stats));
         }
     }
 
@@ -213,10 +250,7 @@ impl ClientAggregator {
         let out: Vec<StatsPayload> = std::mem::replace(&mut self.buckets, keep)
             .into_iter()
             .map(|(start, bucket)| {
-                for group in &bucket.groups {
-                    self.groups = self.groups.saturating_sub(1);
-                    self.bytes = self.bytes.saturating_sub(group_size(&group.stats));
-                }
+                self.uncount(&bucket);
                 self.export(start, bucket)
             })
             .collect();

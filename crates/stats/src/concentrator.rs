@@ -4,7 +4,11 @@
 //! A span whose key is known costs one pass over its attributes, one hash and
 //! one look-up; nothing is copied or allocated.
 
-use crate::facts::{Dim, Facts, KeySet, Scan};
+mod delta;
+
+pub use delta::{Delta, Malformed, Replay};
+
+use crate::facts::{BASE_SERVICE, Dim, Facts, KeySet, Scan};
 use crate::rules::{align, is_synthetics, process_tags_hash, round_at_random, weight};
 use crate::sketch::{Sketch, truncate_duration};
 use foldhash::fast::FixedState;
@@ -153,6 +157,10 @@ struct Group {
 #[derive(Debug)]
 struct Bucket {
     start: i64,
+    /// Its number in the log, given once: see [`Delta`].
+    era: u64,
+    /// No record before this one is about it.
+    since: u64,
     table: HashTable<u32>,
     groups: Vec<Group>,
 }
@@ -170,6 +178,7 @@ pub struct Concentrator {
     source_table: HashTable<u32>,
     groups: usize,
     counters: Counters,
+    log: delta::Log,
     // Kept between calls so that a chunk allocates nothing.
     facts: Vec<Facts>,
     dims: Vec<Dim>,
@@ -189,6 +198,7 @@ impl Concentrator {
             source_table: HashTable::new(),
             groups: 0,
             counters: Counters::default(),
+            log: delta::Log::default(),
             facts: Vec::new(),
             dims: Vec::new(),
         }
@@ -213,7 +223,7 @@ impl Concentrator {
         }
         let mut memo = None;
         for chunk in batch.chunks.iter().filter(|c| c.fate == Fate::Kept) {
-            self.add(batch, chunk, now, &mut memo);
+            self.add(batch, chunk, now, &mut memo, None);
         }
     }
 
@@ -222,10 +232,23 @@ impl Concentrator {
     /// ([`spanloom_model::ClientFlags::computed_stats`]) and chunks that were
     /// filtered or rejected. `now` in nanoseconds since the Unix epoch.
     pub fn add_chunk(&mut self, batch: &Batch, chunk: &Chunk, now: i64) {
-        self.add(batch, chunk, now, &mut None);
+        self.add(batch, chunk, now, &mut None, None);
     }
 
-    fn add(&mut self, batch: &Batch, chunk: &Chunk, now: i64, memo: &mut Option<(SourceMemo, u32)>) {
+    /// As [`Concentrator::add_chunk`]; what it changes is written to `delta`
+    /// as well.
+    pub fn add_chunk_logged(&mut self, batch: &Batch, chunk: &Chunk, now: i64, delta: &mut Delta) {
+        self.add(batch, chunk, now, &mut None, Some(delta));
+    }
+
+    fn add(
+        &mut self,
+        batch: &Batch,
+        chunk: &Chunk,
+        now: i64,
+        memo: &mut Option<(SourceMemo, u32)>,
+        mut delta: Option<&mut Delta>,
+    ) {
         let Some(root) = batch.chunk_root(chunk) else { return };
         let mut facts = std::mem::take(&mut self.facts);
         let mut dims = std::mem::take(&mut self.dims);
@@ -261,7 +284,7 @@ impl Concentrator {
             *memo = Some((this, source));
             let synthetics = is_synthetics(batch.str(chunk.origin));
             for fact in &facts {
-                self.add_span(batch, fact, &dims, source, synthetics, weight, now);
+                self.add_span(batch, fact, &dims, source, synthetics, weight, now, delta.as_deref_mut());
             }
         }
         self.facts = facts;
@@ -278,6 +301,7 @@ impl Concentrator {
         synthetics: bool,
         weight: f64,
         now: i64,
+        delta: Option<&mut Delta>,
     ) {
         let Some(span) = batch.spans.get(fact.span as usize) else { return };
         let dims = dims.get(fact.dims.0 as usize..fact.dims.1 as usize).unwrap_or_default();
@@ -311,18 +335,16 @@ impl Concentrator {
             }
             None => self.overflow(bucket, &key),
         };
-        let group = &mut self.buckets[bucket].groups[group];
-        group.hits += weight;
-        if fact.top_level {
-            group.top_level += weight;
-        }
-        group.duration += span.duration.max(0) as f64 * weight;
-        let value = truncate_duration(span.duration.max(0) as u64);
-        if span.is_error() {
-            group.errors += weight;
-            group.failed.get_or_insert_default().add(value);
-        } else {
-            group.ok.add(value);
+        let one = One {
+            top_level: fact.top_level,
+            error: span.is_error(),
+            duration: span.duration.max(0) as u64,
+            weight,
+        };
+        let bucket = &mut self.buckets[bucket];
+        bucket.groups[group].count(one);
+        if let Some(delta) = delta {
+            delta.span(bucket.era, group, one);
         }
     }
 
@@ -341,8 +363,15 @@ impl Concentrator {
                 return at;
             }
         }
+        self.open(start)
+    }
+
+    /// A new bucket.
+    fn open(&mut self, start: i64) -> usize {
         let at = self.buckets.partition_point(|b| b.start < start);
-        self.buckets.insert(at, Bucket { start, table: HashTable::new(), groups: Vec::new() });
+        let era = self.log.era();
+        let since = self.log.position;
+        self.buckets.insert(at, Bucket { start, era, since, table: HashTable::new(), groups: Vec::new() });
         at
     }
 
@@ -360,6 +389,7 @@ impl Concentrator {
         let groups = &bucket.groups;
         bucket.table.insert_unique(hash, at as u32, |i| groups[*i as usize].hash);
         self.groups += 1;
+        self.log.define(bucket, at, &self.sources);
         at
     }
 
@@ -441,25 +471,7 @@ impl Concentrator {
             container_tags: if self.settings.without_container { "" } else { container_tags },
             process_tags: if self.settings.without_process { "" } else { process_tags },
         };
-        let hash = key.hash(&self.hasher);
-        let sources = &self.sources;
-        if let Some(at) = self.source_table.find(hash, |i| key.is(&sources[*i as usize])) {
-            return *at;
-        }
-        if self.sources.len() >= MAX_SOURCES {
-            return 0;
-        }
-        let at = self.sources.len() as u32;
-        self.sources.push(Source {
-            hash,
-            texts: key.texts.map(Into::into),
-            process_hash: process_tags_hash(key.process_tags),
-            container_tags: key.container_tags.into(),
-            process_tags: key.process_tags.into(),
-        });
-        let sources = &self.sources;
-        self.source_table.insert_unique(hash, at, |i| sources[*i as usize].hash);
-        at
+        intern(&mut self.sources, &mut self.source_table, &self.hasher, &key)
     }
 
     /// Takes out the buckets that are due at `now` (`all`: every bucket, at
@@ -471,7 +483,8 @@ impl Concentrator {
         let due = now.saturating_sub(KEPT_BACK * width);
         let n = if all { self.buckets.len() } else { self.buckets.partition_point(|b| b.start <= due) };
         let out = self.payload(&self.buckets[..n], random);
-        self.buckets.drain(..n);
+        let flushed = self.buckets.drain(..n).map(|b| b.era);
+        self.log.flushed(flushed);
         self.groups = self.buckets.iter().map(|b| b.groups.len()).sum();
         self.oldest = self.oldest.max(align(now, width).saturating_sub((KEPT_BACK - 1) * width));
         self.forget_sources();
@@ -532,6 +545,7 @@ impl Concentrator {
             i += 1;
             used[i - 1]
         });
+        self.log.renumber(|source| used[source as usize].then(|| place[source as usize]));
         for group in self.buckets.iter_mut().flat_map(|b| &mut b.groups) {
             group.source = place[group.source as usize];
             let hash = group.key().hash(&self.hasher);
@@ -550,6 +564,32 @@ impl Concentrator {
             self.source_table.insert_unique(source.hash, i as u32, |i| sources[*i as usize].hash);
         }
     }
+}
+
+/// Number of a source; that of the first one if there are too many.
+fn intern(
+    sources: &mut Vec<Source>,
+    table: &mut HashTable<u32>,
+    hasher: &FixedState,
+    key: &SourceRef<'_>,
+) -> u32 {
+    let hash = key.hash(hasher);
+    if let Some(at) = table.find(hash, |i| key.is(&sources[*i as usize])) {
+        return *at;
+    }
+    if sources.len() >= MAX_SOURCES {
+        return 0;
+    }
+    let at = sources.len() as u32;
+    sources.push(Source {
+        hash,
+        texts: key.texts.map(Into::into),
+        process_hash: process_tags_hash(key.process_tags),
+        container_tags: key.container_tags.into(),
+        process_tags: key.process_tags.into(),
+    });
+    table.insert_unique(hash, at, |i| sources[*i as usize].hash);
+    at
 }
 
 /// Services by span id, to tell which spans of a chunk enter a service. Only
@@ -684,7 +724,32 @@ impl KeyRef<'_> {
     }
 }
 
+/// What a span adds to its group.
+#[derive(Clone, Copy)]
+struct One {
+    top_level: bool,
+    error: bool,
+    /// Nanoseconds.
+    duration: u64,
+    weight: f64,
+}
+
 impl Group {
+    fn count(&mut self, one: One) {
+        self.hits += one.weight;
+        if one.top_level {
+            self.top_level += one.weight;
+        }
+        self.duration += one.duration as f64 * one.weight;
+        let value = truncate_duration(one.duration);
+        if one.error {
+            self.errors += one.weight;
+            self.failed.get_or_insert_default().add(value);
+        } else {
+            self.ok.add(value);
+        }
+    }
+
     fn text(&self, i: usize) -> &[u8] {
         let start = if i == 0 { 0 } else { self.ends[i - 1] as usize };
         self.text.get(start..self.ends[i] as usize).unwrap_or_default()

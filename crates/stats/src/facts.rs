@@ -1,6 +1,6 @@
 //! What one pass over a span's attributes finds out for the statistics.
 
-use crate::rules::{grpc_status, kind_counts, whole, whole_text};
+use crate::rules::{grpc_status, kind_counts, peers_of_calls, whole, whole_text};
 use spanloom_model::{Batch, Protocol, Span, SpanKind, Text, Value, keys};
 use std::collections::HashMap;
 
@@ -194,7 +194,7 @@ impl Scan<'_> {
         if dims.len() == first {
             return;
         }
-        let all = ["client", "producer", "consumer"].iter().any(|k| kind.eq_ignore_ascii_case(k));
+        let all = peers_of_calls(kind);
         let base = !all
             && !base_service.is_empty()
             && self.keys.has_peers()
@@ -263,6 +263,14 @@ impl KeySet {
     /// Text of the key of a dimension.
     pub fn dim_key(&self, place: u16) -> &str {
         if place == BASE_SERVICE { keys::BASE_SERVICE } else { self.key(place) }
+    }
+
+    /// A tag `key:value` as place and value; the place of no key if the key is
+    /// not in the set (any more).
+    pub fn split<'a>(&self, tag: &'a str) -> (u16, &'a str) {
+        let value = |key: &str| tag.strip_prefix(key).and_then(|rest| rest.strip_prefix(':'));
+        let found = self.keys.iter().enumerate().find_map(|(i, key)| Some((i as u16, value(key)?)));
+        found.unwrap_or((BASE_SERVICE, value(keys::BASE_SERVICE).unwrap_or(tag)))
     }
 
     /// Whether a dimension is a peer tag.

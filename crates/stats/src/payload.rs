@@ -88,6 +88,11 @@ pub fn encode(payload: &StatsPayload, out: &mut Vec<u8>) {
     w.flag("SplitPayload", payload.split_payload);
 }
 
+/// Appends one source as msgpack, in the form in which tracers send it.
+pub fn encode_source(source: &ClientStatsPayload, out: &mut Vec<u8>) {
+    Writer(out).source(source);
+}
+
 struct Writer<'a>(&'a mut Vec<u8>);
 
 impl Writer<'_> {

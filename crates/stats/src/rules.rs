@@ -186,6 +186,12 @@ pub fn kind_counts(kind: &str) -> bool {
         && ["server", "client", "producer", "consumer"].iter().any(|k| kind.eq_ignore_ascii_case(k))
 }
 
+/// Whether spans of this kind are told apart by all peer tags (client,
+/// producer, consumer; any case).
+pub(crate) fn peers_of_calls(kind: &str) -> bool {
+    ["client", "producer", "consumer"].iter().any(|k| kind.eq_ignore_ascii_case(k))
+}
+
 /// Time rounded down to a multiple of `width`; both in nanoseconds.
 pub fn align(time: i64, width: i64) -> i64 {
     time.saturating_sub(time.rem_euclid(width.max(1)))

@@ -5,13 +5,13 @@
 //! counted nor sampled for Datadog.
 
 use super::foreign::{Foreign, hand_over};
-use spanloom_exporters::{Router, RoutingTable};
+use spanloom_exporters::{CountedRequest, Router, RoutingTable, StatsLog};
 use spanloom_model::{Batch, Chunk, Leaves, ROUTE_DEFAULT};
 use spanloom_obfuscator::Obfuscator;
 use spanloom_pipeline::{ChainFactory, Effects, Processor, Rates};
 use spanloom_processors::{Agent, AgentConfig, Counts, SpanObfuscator};
 use spanloom_sampler::Samplers;
-use spanloom_stats::Concentrator;
+use spanloom_stats::{Concentrator, Delta};
 use std::collections::{BTreeMap, HashSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -26,6 +26,8 @@ pub struct Shared {
     pub statement_tags: bool,
     /// Statistics of spans.
     pub concentrator: Arc<Mutex<Concentrator>>,
+    /// Makes them safe before clients are answered; none: they do not leave.
+    pub log: Option<Arc<StatsLog>>,
     /// Statistics of spans that policies send elsewhere.
     pub routed: Arc<Mutex<Concentrator>>,
     /// Policies; none: nothing is routed.
@@ -118,6 +120,7 @@ pub fn factory(shared: Shared) -> ChainFactory {
         vec![Box::new(AgentStep {
             agent: Agent::new(shared.agent.clone(), scrub),
             concentrator: Arc::clone(&shared.concentrator),
+            log: shared.log.clone(),
             routed: Arc::clone(&shared.routed),
             router: shared.router.clone(),
             samplers: shared.samplers.clone(),
@@ -138,6 +141,7 @@ type Scrub = Box<dyn FnMut(&mut Batch, usize) + Send>;
 struct AgentStep {
     agent: Agent<Scrub>,
     concentrator: Arc<Mutex<Concentrator>>,
+    log: Option<Arc<StatsLog>>,
     routed: Arc<Mutex<Concentrator>>,
     router: Option<Arc<Router>>,
     samplers: Option<Arc<Mutex<Samplers>>>,
@@ -204,7 +208,16 @@ impl AgentStep {
     ) {
         let mut counts = Counts::default();
         let resent = batch.intake.resent;
-        let counted = batch.intake.client.computed_stats || resent;
+        let request = CountedRequest {
+            fingerprint: batch.intake.fingerprint,
+            received_at: batch.intake.received_at,
+        };
+        let log = self.log.as_ref();
+        // An earlier process has counted it; whether it had queued it for the
+        // intake too is not known, and twice is better than never.
+        let before = log.is_some_and(|l| l.counted_before(request.fingerprint, now));
+        let counted = batch.intake.client.computed_stats || resent || before;
+        let mut delta = Delta::default();
         let (concentrator, samplers) = (&self.concentrator, &self.samplers);
         let install = self.install.as_deref();
         let routed = &self.routed;
@@ -227,7 +240,11 @@ impl AgentStep {
                 return true;
             }
             if !counted {
-                lock(concentrator).add_chunk(batch, &batch.chunks[c], now);
+                let mut concentrator = lock(concentrator);
+                match log {
+                    Some(_) => concentrator.add_chunk_logged(batch, &batch.chunks[c], now, &mut delta),
+                    None => concentrator.add_chunk(batch, &batch.chunks[c], now),
+                }
             }
             match samplers {
                 // The first copy is on its way already.
@@ -245,6 +262,10 @@ impl AgentStep {
                 None => true,
             }
         });
+        if let Some(log) = log.filter(|_| !delta.is_empty()) {
+            let log = Arc::clone(log);
+            fx.save(move |saved| log.commit(&delta, request, Box::new(move || drop(saved))));
+        }
         if let Some(samplers) = samplers {
             self.feedback.tell(&lock(samplers), now);
         }

@@ -148,6 +148,7 @@ mod tests {
             obfuscator: Arc::new(Obfuscator::new(convert::obfuscator(settings))),
             statement_tags: true,
             concentrator: Arc::clone(&concentrator),
+            log: None,
             routed: Arc::new(Mutex::new(Concentrator::new(convert::stats(settings, "agent-host", 7), NOW))),
             router: None,
             samplers: sends.then_some(samplers),

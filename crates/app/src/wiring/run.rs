@@ -7,7 +7,7 @@ use super::dogstatsd::{self, Probe};
 use super::doors::Doors;
 use super::foreign::{Foreign, Translated};
 use super::routes::Routes;
-use super::statistics::Statistics;
+use super::statistics::{Leave, Statistics};
 use super::tail::{Tail, p99_of};
 use super::tee::Tracers;
 use super::why::{Settling, Why};
@@ -17,7 +17,9 @@ use crate::settings::{Notice, Settings};
 use serde_json::Value as Json;
 use spanloom_api::{Api, Config as ApiConfig, Door, ServeConfig};
 use spanloom_decisions::{Config as DecisionsConfig, Decisions};
-use spanloom_exporters::{DatadogConfig, DatadogExporter, DestinationStats, Endpoint};
+use spanloom_exporters::{
+    DatadogConfig, DatadogExporter, DestinationStats, Endpoint, StatsLog, StatsLogConfig,
+};
 use spanloom_journal::SyncPolicy;
 use spanloom_model::{SpanReader, SpanWriter, TraceId};
 use spanloom_obfuscator::Obfuscator;
@@ -179,15 +181,21 @@ impl Program {
         // Statistics of spans that go elsewhere by a policy stay here.
         let routed = Arc::new(Mutex::new(Concentrator::new(convert::stats(s, &hostname, seed), clock.now())));
         let rates = if samplers.is_some() { Rates::default() } else { Rates::keep_everything(clock.now()) };
+        let mut clients = ClientAggregator::new(convert::client_stats(s, &hostname, seed), clock.now());
+        let leave = match &exporter {
+            None => None,
+            Some(exporter) => Some(Leave {
+                log: open_stats_log(&dir, policy, exporter, &concentrator, &mut clients, clock.now())?,
+                exporter: Arc::clone(exporter),
+            }),
+        };
+        let log = leave.as_ref().map(|l| Arc::clone(&l.log));
         let statistics = Arc::new(Statistics {
             concentrator: Arc::clone(&concentrator),
             routed: Arc::clone(&routed),
-            clients: Mutex::new(ClientAggregator::new(
-                convert::client_stats(s, &hostname, seed),
-                clock.now(),
-            )),
+            clients: Mutex::new(clients),
             red: Mutex::new(Red::new(RedSettings { seed, ..RedSettings::default() })),
-            exporter: exporter.clone(),
+            leave,
             agent: agent.clone(),
             obfuscator: Arc::clone(&obfuscator),
             env: convert::env(s),
@@ -202,6 +210,7 @@ impl Program {
             obfuscator,
             statement_tags: s.obfuscate_statement_tags,
             concentrator,
+            log,
             routed,
             samplers: samplers.clone(),
             feedback: Arc::new(Feedback::new(rates.clone())),
@@ -418,6 +427,7 @@ impl Program {
         let pipeline = Arc::downgrade(&self.pipeline);
         let (store, exporter) = (self.store.clone(), self.exporter.clone());
         let routes = self.routes.as_ref().map(|(r, _)| Arc::clone(r));
+        let stats_log = self.statistics.leave.as_ref().map(|l| Arc::clone(&l.log));
         let decisions = Arc::clone(&self.why.decisions);
         let tail = self.tail.clone();
         Arc::new(move || {
@@ -428,6 +438,9 @@ impl Program {
             }
             if let Some(exporter) = &exporter {
                 exporter_figures(exporter, &mut gauges);
+            }
+            if let Some(log) = &stats_log {
+                stats_log_figures(log, &mut gauges);
             }
             if let Some(tail) = &tail {
                 tail.figures(&mut gauges);
@@ -490,6 +503,9 @@ impl Program {
                 }
             };
             tokio::join!(routes, intake);
+            if let Some(leave) = &self.statistics.leave {
+                leave.log.close();
+            }
             let (why, tail) = (Arc::clone(&self.why), self.tail.take());
             drop(
                 tokio::task::spawn_blocking(move || {
@@ -670,6 +686,53 @@ fn open_exporter(
         tracing::error!("damaged: {text}");
     }
     Ok(exporter)
+}
+
+/// The log of statistics; what it holds is counted.
+fn open_stats_log(
+    dir: &Path,
+    policy: SyncPolicy,
+    exporter: &DatadogExporter,
+    concentrator: &Arc<Mutex<Concentrator>>,
+    clients: &mut ClientAggregator,
+    now: i64,
+) -> Result<Arc<StatsLog>, String> {
+    let config = StatsLogConfig {
+        policy,
+        last_number: exporter.last_stats(),
+        ..StatsLogConfig::new(dir.join("statistics"))
+    };
+    let (log, found) = StatsLog::open(config, Arc::clone(concentrator), clients, now)
+        .map_err(|e| format!("the log of statistics in {}: {e}", dir.display()))?;
+    if found.spans + found.payloads + found.parts > 0 {
+        tracing::info!(
+            spans = found.spans,
+            payloads = found.payloads,
+            parts = found.parts,
+            "statistics go on where they were"
+        );
+    }
+    for text in found.damage {
+        tracing::error!("damaged: {text}");
+    }
+    Ok(Arc::new(log))
+}
+
+fn stats_log_figures(log: &StatsLog, gauges: &mut Vec<Gauge>) {
+    let stats = log.stats();
+    for (name, help, value, counter) in [
+        ("stats_log_bytes", "Bytes of the log of statistics.", stats.bytes, false),
+        ("stats_log_waiting", "Payloads of statistics that a queue did not take yet.", stats.waiting, false),
+        (
+            "stats_log_failures_total",
+            "Requests whose statistics would not survive a crash: the log could not be written.",
+            stats.failures,
+            true,
+        ),
+        ("stats_lost_groups_total", "Statistics groups that no queue took.", stats.lost_groups, true),
+    ] {
+        gauges.push(Gauge { name, label: None, help, value: value as f64, counter });
+    }
 }
 
 fn store_figures(store: &Store, gauges: &mut Vec<Gauge>, notices: &mut Vec<String>) {

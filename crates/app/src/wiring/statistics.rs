@@ -3,10 +3,10 @@
 
 use super::chain::lock;
 use bytes::Bytes;
-use spanloom_exporters::DatadogExporter;
+use spanloom_exporters::{CountedRequest, DatadogExporter, StatsLog, StatsPart};
 use spanloom_model::stats::StatsPayload;
 use spanloom_obfuscator::Obfuscator;
-use spanloom_pipeline::{ClientStats, Clock, StatsBusy, StatsSink};
+use spanloom_pipeline::{ClientStats, Clock, Saved, StatsBusy, StatsSink};
 use spanloom_processors::{AgentConfig, ClientStatsRequest, prepare_client_stats};
 use spanloom_receivers::datadog::ContainerResolver;
 use spanloom_stats::{ClientAggregator, Concentrator, MAX_GROUPS, Red, encode, fold_duplicates, split};
@@ -24,7 +24,7 @@ pub struct Statistics {
     /// Requests, errors and latencies for local answers.
     pub red: Mutex<Red>,
     /// Where they leave; none: they stay.
-    pub exporter: Option<Arc<DatadogExporter>>,
+    pub leave: Option<Leave>,
     /// Names, filters and replacements for tracers' statistics.
     pub agent: AgentConfig,
     /// Scrubbing for the same.
@@ -43,8 +43,20 @@ pub struct Statistics {
     pub containers: Arc<dyn ContainerResolver>,
 }
 
+/// The way out of statistics.
+pub struct Leave {
+    /// What is counted and not queued yet, on disk.
+    pub log: Arc<StatsLog>,
+    /// The queues.
+    pub exporter: Arc<DatadogExporter>,
+}
+
 impl StatsSink for Statistics {
-    fn accept(&self, stats: ClientStats) -> Result<(), StatsBusy> {
+    fn accept(&self, stats: ClientStats, saved: Saved) -> Result<(), StatsBusy> {
+        let log = self.leave.as_ref().map(|l| &l.log);
+        if log.is_some_and(|l| l.counted_before(stats.fingerprint, stats.received_at)) {
+            return Ok(());
+        }
         let mut payload = stats.payload;
         let request = ClientStatsRequest {
             lang: &stats.lang,
@@ -59,7 +71,14 @@ impl StatsSink for Statistics {
             "" => Vec::new(),
             id => self.containers.tags(id).unwrap_or_default(),
         };
-        lock(&self.clients).add(payload, &tags, stats.received_at);
+        let mut clients = lock(&self.clients);
+        let Some(log) = log else {
+            clients.add(payload, &tags, stats.received_at);
+            return Ok(());
+        };
+        clients.complete(&mut payload, &tags);
+        let request = CountedRequest { fingerprint: stats.fingerprint, received_at: stats.received_at };
+        log.client(&mut clients, payload, request, Box::new(move || drop(saved)));
         Ok(())
     }
 }
@@ -70,14 +89,27 @@ impl Statistics {
         let now = self.clock.now();
         let mut random = || self.next_random();
         let own = lock(&self.concentrator).flush(now, all, &mut random);
-        let clients = lock(&self.clients).flush(now, all);
+        let (clients, starts) = {
+            let mut clients = lock(&self.clients);
+            let before: Vec<i64> = clients.open_buckets().collect();
+            let flushed = clients.flush(now, all);
+            let starts: Vec<i64> =
+                before.into_iter().filter(|start| clients.open_buckets().all(|s| s != *start)).collect();
+            (flushed, starts)
+        };
+        let mut bodies = Vec::new();
         for mut payload in std::iter::once(own).chain(clients) {
             if payload.stats.is_empty() {
                 continue;
             }
             self.add_container_tags(&mut payload);
             lock(&self.red).merge(&payload, now);
-            self.send(payload);
+            if self.leave.is_some() {
+                bodies.extend(split(payload, MAX_GROUPS).iter().map(body));
+            }
+        }
+        if let Some(leave) = &self.leave {
+            leave.log.hand_over(&starts, bodies, &|part| leave.queue(part));
         }
         let routed = lock(&self.routed).flush(now, all, &mut random);
         if !routed.stats.is_empty() {
@@ -95,16 +127,6 @@ impl Statistics {
         }
     }
 
-    fn send(&self, payload: StatsPayload) {
-        let Some(exporter) = &self.exporter else { return };
-        for part in split(payload, MAX_GROUPS) {
-            let groups: usize = part.stats.iter().map(|s| s.group_count()).sum();
-            let mut body = Vec::new();
-            encode(&part, &mut body);
-            exporter.send_stats(Bytes::from(body), groups as u64);
-        }
-    }
-
     /// Uniform in [0, 1): xorshift is random enough to round sums.
     fn next_random(&self) -> f64 {
         let mut x = lock(&self.random);
@@ -113,4 +135,25 @@ impl Statistics {
         *x ^= *x << 17;
         (*x >> 11) as f64 / (1u64 << 53) as f64
     }
+}
+
+impl Leave {
+    /// Whether a part is in every queue.
+    fn queue(&self, part: &StatsPart) -> bool {
+        match self.exporter.send_stats(part.number, &part.body, part.groups) {
+            Ok(()) => true,
+            Err(e) => {
+                tracing::error!(groups = part.groups, "statistics wait, a queue does not take them: {e}");
+                false
+            }
+        }
+    }
+}
+
+/// A payload as it leaves, and its number of groups.
+fn body(payload: &StatsPayload) -> (Bytes, u64) {
+    let groups: usize = payload.stats.iter().map(|s| s.group_count()).sum();
+    let mut body = Vec::new();
+    encode(payload, &mut body);
+    (body.into(), groups as u64)
 }

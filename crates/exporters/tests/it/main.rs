@@ -3,3 +3,4 @@
 mod outage;
 mod routing;
 mod spool;
+mod stats_log;

@@ -1,7 +1,6 @@
 //! The intake is down, slow, refuses, cuts connections: what it holds at the
 //! end is exactly what the counters say.
 
-use bytes::Bytes;
 use spanloom_codec::datadog::agent_payload::AgentInfo;
 use spanloom_exporters::{DatadogConfig, DatadogExporter, Endpoint, NoAnswer, Post, Transport};
 use spanloom_journal::SyncPolicy;
@@ -129,7 +128,7 @@ async fn an_outage_over_a_restart_loses_nothing_and_the_key_is_not_on_disk() {
     for id in 1..=10 {
         export(&exporter, id).await;
     }
-    exporter.send_stats(Bytes::from_static(b"statistics"), 7);
+    exporter.send_stats(1, b"statistics", 7).unwrap();
     exporter.stop(Duration::ZERO).await;
     assert!(!contains(dir.path(), b"secret"));
 

@@ -105,8 +105,10 @@ fn beyond_the_bound_the_oldest_go_and_are_counted_and_statistics_stay() {
         items: 3,
         body: c.repeat(4_000).into(),
     };
-    for c in ["s", "a", "b", "c"] {
-        spool.push(body(c)).unwrap();
+    spool.push(0, body("s")).unwrap();
+    for c in ["a", "b", "c"] {
+        append(&spool, c);
+        spool.pack(&spool.oldest(1).unwrap(), body(c)).unwrap();
     }
     let stats = spool.stats();
     assert_eq!(stats.dropped.get("queue_full"), Some(&6), "two of four went");
@@ -122,15 +124,8 @@ fn a_request_damaged_on_disk_is_counted_and_the_next_one_is_sent() {
     let dir = tempfile::tempdir().unwrap();
     let spool = open(dir.path(), 1 << 20);
     for c in ["x", "y"] {
-        spool
-            .push(Request {
-                urgent: false,
-                path: "/".into(),
-                headers: vec![],
-                items: 2,
-                body: c.repeat(100).into(),
-            })
-            .unwrap();
+        let body = c.repeat(100).into();
+        spool.push(0, Request { urgent: true, path: "/".into(), headers: vec![], items: 2, body }).unwrap();
     }
     let file = std::fs::read_dir(dir.path().join("ready")).unwrap().next().unwrap().unwrap().path();
     let mut bytes = std::fs::read(&file).unwrap();

@@ -6,7 +6,12 @@ use crate::body::{self, BodyError};
 use crate::server::Request;
 use http::StatusCode;
 use spanloom_codec::DecodeError;
-use spanloom_pipeline::ClientStats;
+use spanloom_pipeline::{ClientStats, Saved};
+use std::time::{Duration, Instant};
+use tokio::sync::oneshot;
+
+/// How long an answer waits for the log; tracers give up after 2 s.
+const SAVE_WAIT: Duration = Duration::from_millis(1400);
 
 impl Receiver {
     pub(super) async fn statistics(&self, request: &mut Request) -> Answer {
@@ -31,6 +36,12 @@ impl Receiver {
             Err(_) if size == 0 => return refuse(StatusCode::BAD_REQUEST, "decode", "EOF"),
             Err(error) => return refuse(StatusCode::BAD_REQUEST, "decode", &error.to_string()),
         };
+        let working = self.resends.begin(&received.bytes, Instant::now());
+        if working.again {
+            working.answered(Instant::now(), true);
+            ledger.note("stats_payload", "sent_again", 1);
+            return answer::empty(StatusCode::OK);
+        }
         let (buckets, groups) = (payload.stats.len() as u64, payload.group_count() as u64);
         let stats = ClientStats {
             payload,
@@ -43,10 +54,19 @@ impl Receiver {
             },
             obfuscation_version: request.header("datadog-obfuscation-version").into(),
             received_at: self.inlet.now(),
+            fingerprint: working.fingerprint(),
         };
-        if self.inlet.stats().accept(stats).is_err() {
+        let (tell, told) = oneshot::channel::<()>();
+        if self.inlet.stats().accept(stats, Saved::new(move || drop(tell))).is_err() {
+            working.answered(Instant::now(), true);
             return refuse(StatusCode::REQUEST_TIMEOUT, "timeout", "timeout");
         }
+        // Merged already: a client that sends it again is recognised.
+        if tokio::time::timeout(SAVE_WAIT, told).await.is_err() {
+            working.answered(Instant::now(), false);
+            return refuse(StatusCode::REQUEST_TIMEOUT, "timeout", "timeout");
+        }
+        working.answered(Instant::now(), true);
         ledger.note("stats_payload", "accepted", 1);
         ledger.note("stats_bytes", "accepted", size);
         ledger.note("stats_buckets", "accepted", buckets);

@@ -89,7 +89,7 @@ impl Receiver {
             transport: request.conn.transport,
             client: req::client_flags(request),
             received_at: self.inlet.now(),
-            resent: false,
+            ..Intake::default()
         };
         let meta = self.meta(request);
         let Received { bytes, more, mut permit } =
@@ -129,6 +129,7 @@ impl Receiver {
             }
         };
         batch.intake.resent = working.again;
+        batch.intake.fingerprint = working.fingerprint();
         self.add_container_tags(&mut batch);
         *seen = self.config.sources.as_ref().map(|_| Seen::new(&batch, counted.bytes));
         permit.resize(batch.size() as u64);

@@ -4,7 +4,7 @@
 use bytes::{Bytes, BytesMut};
 use socket2::{Domain, Protocol as IpProtocol, SockRef, Socket, Type};
 use spanloom_codec::jaeger::{decode_udp_binary, decode_udp_compact};
-use spanloom_model::{ClientFlags, Intake, Protocol, Transport};
+use spanloom_model::{Intake, Protocol, Transport};
 use spanloom_pipeline::{Inlet, PayloadOutcome, Permit, Phase, Refused, StopWatch};
 use std::io;
 use std::net::SocketAddr;
@@ -179,9 +179,8 @@ async fn deliver(
     let intake = Intake {
         protocol,
         transport: Transport::Udp,
-        client: ClientFlags::default(),
         received_at: inlet.now(),
-        resent: false,
+        ..Intake::default()
     };
     let decode = if protocol == Protocol::JaegerBinary { decode_udp_binary } else { decode_udp_compact };
     let decoded = match decode(datagram, intake) {

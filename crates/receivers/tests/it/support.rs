@@ -50,7 +50,7 @@ pub struct StatsRecorder {
 }
 
 impl StatsSink for StatsRecorder {
-    fn accept(&self, stats: ClientStats) -> Result<(), StatsBusy> {
+    fn accept(&self, stats: ClientStats, _saved: Saved) -> Result<(), StatsBusy> {
         if *self.full.lock().unwrap() {
             return Err(StatsBusy);
         }

@@ -3,6 +3,7 @@
 
 mod client;
 mod concentrator;
+mod log;
 mod make;
 mod payload;
 mod properties;
