@@ -6,6 +6,7 @@
 #   make check   format, lints, tree checks (fast)
 #   make unit    Rust tests only
 #   make e2e     real client libraries against the real binary
+#   make outage  the intake away for ten minutes, by hand (OUTAGE_SECONDS, OUTAGE_RATE)
 #   make bench   benchmarks with ratios to a yardstick in the same run
 #   make settings-page   write docs/settings.md from the table of settings
 #   make fuzz    each fuzz target for FUZZ_SECONDS (needs cargo-fuzz and nightly)
@@ -20,7 +21,7 @@ ARGS ?=
 # Socket in a place that needs no root, unless the caller chose one.
 export DD_APM_RECEIVER_SOCKET ?= $(CURDIR)/.cache/apm.socket
 
-.PHONY: run build test check unit e2e bench fuzz clean clients settings-page
+.PHONY: run build test check unit e2e outage bench fuzz clean clients settings-page
 
 run: build
 	@mkdir -p $(DATA_DIR)
@@ -60,6 +61,10 @@ clients: .cache/python.stamp .cache/node.stamp
 
 settings-page:
 	$(CARGO) run -q --locked -p spanloom -- check --docs > docs/settings.md.new && mv docs/settings.md.new docs/settings.md
+
+outage: build
+	SPANLOOM_BINARY=$(abspath $(or $(CARGO_TARGET_DIR),target)/release/spanloom) \
+		$(CARGO) test --locked -p spanloom --test outage -- --ignored --nocapture
 
 bench:
 	$(CARGO) bench --workspace --locked --benches $(ARGS)

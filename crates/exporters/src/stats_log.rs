@@ -195,8 +195,7 @@ impl StatsLog {
         state.last_number = last.max(u64::try_from(now).unwrap_or(0));
         counting.start_log(journal.stats().next_seq, &replay);
         drop(counting);
-        let before: HashMap<u64, i64> =
-            before.into_iter().filter(|(_, at)| now - at < REMEMBERED).collect();
+        let before: HashMap<u64, i64> = before.into_iter().filter(|(_, at)| now - at < REMEMBERED).collect();
         let log = Self {
             journal,
             concentrator,

@@ -208,10 +208,8 @@ impl AgentStep {
     ) {
         let mut counts = Counts::default();
         let resent = batch.intake.resent;
-        let request = CountedRequest {
-            fingerprint: batch.intake.fingerprint,
-            received_at: batch.intake.received_at,
-        };
+        let request =
+            CountedRequest { fingerprint: batch.intake.fingerprint, received_at: batch.intake.received_at };
         let log = self.log.as_ref();
         // An earlier process has counted it; whether it had queued it for the
         // intake too is not known, and twice is better than never.

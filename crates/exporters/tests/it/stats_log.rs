@@ -35,11 +35,9 @@ struct Process {
 
 impl Process {
     fn start(dir: &Path, now: i64) -> Self {
-        let (spool, _) = Spool::open(
-            &dir.join("queue"),
-            SpoolConfig { max_bytes: 1 << 24, policy: SyncPolicy::Always },
-        )
-        .unwrap();
+        let (spool, _) =
+            Spool::open(&dir.join("queue"), SpoolConfig { max_bytes: 1 << 24, policy: SyncPolicy::Always })
+                .unwrap();
         let settings = Settings { seed: now as u64, ..Settings::default() };
         let concentrator = Arc::new(Mutex::new(Concentrator::new(settings, now)));
         let mut clients = ClientAggregator::new(ClientSettings::default(), now);
@@ -164,15 +162,22 @@ fn copy_tree(from: &Path, to: &Path) {
     for entry in std::fs::read_dir(from).unwrap() {
         let entry = entry.unwrap();
         let target = to.join(entry.file_name());
-        if entry.path().is_dir() { copy_tree(&entry.path(), &target) } else { drop(std::fs::copy(entry.path(), target)) }
+        if entry.path().is_dir() {
+            copy_tree(&entry.path(), &target)
+        } else {
+            drop(std::fs::copy(entry.path(), target))
+        }
     }
 }
 
-/// What leaves after a kill that left this on disk; also if the next process is
-/// killed right after its start.
-fn leaves_after(disk: &Path, now: i64) -> Hits {
-    let again = tempfile::tempdir().unwrap();
+/// What leaves after a kill that left this on disk; `twice`: also if the next
+/// process is killed right after its start.
+fn leaves_after(disk: &Path, now: i64, twice: bool) -> Hits {
     let started = Process::start(disk, now);
+    if !twice {
+        return started.rest();
+    }
+    let again = tempfile::tempdir().unwrap();
     copy_tree(disk, again.path());
     let hits = started.rest();
     assert_eq!(Process::start(again.path(), now).rest(), hits, "killed right after the start");
@@ -200,7 +205,7 @@ impl World {
 
     fn check(&mut self, disk: &Path, between: u64) {
         let mut total = self.sent.clone();
-        add(&mut total, &leaves_after(disk, self.now));
+        add(&mut total, &leaves_after(disk, self.now, self.checked.is_multiple_of(4)));
         if between == 0 {
             assert_eq!(total, self.counted);
         } else {
@@ -219,7 +224,7 @@ impl World {
     }
 
     fn step(&mut self) {
-        self.now += SECOND * self.random(4) as i64;
+        self.now += SECOND * self.random(9) as i64;
         self.next += 1;
         let service = format!("s{}", self.random(3));
         let before = self.process.newest();
@@ -229,6 +234,10 @@ impl World {
                 if let Some(claim) = self.process.spool.claim() {
                     add(&mut self.sent, &parse(&claim.request.body));
                     self.process.spool.finish(claim, Tried::Sent);
+                    // Waits until the queue has noted it. A kill before that
+                    // sends it twice, which no sender can avoid.
+                    let nothing = StatsPart { number: 0, groups: 0, body: Bytes::new() };
+                    assert!(push(&self.process.spool, &nothing));
                 }
                 self.check_now();
             }
@@ -263,7 +272,7 @@ impl World {
         if file != before.0 {
             return;
         }
-        for length in (before.1..to).step_by(9) {
+        for length in (before.1..to).step_by(23) {
             let disk = tempfile::tempdir().unwrap();
             copy_tree(&self.process.dir, disk.path());
             cut(disk.path(), length);
@@ -290,8 +299,9 @@ impl World {
         keep();
         let disks = disks.into_inner().unwrap();
         // While the payloads were written to the log nothing was queued.
-        if let Some(second) = disks.get(1).filter(|d| newest(d.path()).0.file_name() == before.0.file_name()) {
-            for length in (before.1..newest(second.path()).1).step_by(7) {
+        if let Some(second) = disks.get(1).filter(|d| newest(d.path()).0.file_name() == before.0.file_name())
+        {
+            for length in (before.1..newest(second.path()).1).step_by(29) {
                 let disk = tempfile::tempdir().unwrap();
                 copy_tree(second.path(), disk.path());
                 cut(disk.path(), length);
@@ -329,10 +339,10 @@ fn whatever_moment_it_is_killed_at_what_was_counted_leaves_once() {
         random: 0x9e37_79b9_7f4a_7c15,
         checked: 0,
     };
-    for _ in 0..40 {
+    for _ in 0..30 {
         world.step();
     }
-    assert!(world.checked > 200, "{}", world.checked);
+    assert!(world.checked > 60, "{}", world.checked);
     assert!(world.sent.values().sum::<u64>() > 5, "{:?}", world.sent);
     let mut total = world.sent;
     add(&mut total, &world.process.rest());
@@ -400,7 +410,7 @@ fn the_log_does_not_grow_while_buckets_come_and_go() {
     // A clock that is an hour ahead keeps its bucket open for an hour.
     process.count(1, "ahead", T0 + 3600 * SECOND);
     let mut most = 0;
-    for second in 0..300 {
+    for second in 0..200 {
         let now = T0 + second * SECOND;
         for i in 0..20 {
             process.count(i, &format!("service-{i}-{}", "x".repeat(1000)), now);

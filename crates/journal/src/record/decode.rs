@@ -83,8 +83,7 @@ impl View {
             dropped_p0_spans: r.u64()?,
         };
         let received_at = r.i64()?;
-        let intake =
-            Intake { protocol: *protocol, transport, client, received_at, ..Intake::default() };
+        let intake = Intake { protocol: *protocol, transport, client, received_at, ..Intake::default() };
         let mut sections = [Range32::default(); 10];
         for section in &mut sections {
             let len = r.count(1)?;

@@ -162,3 +162,55 @@ async fn an_acknowledgement_dropped_by_a_dead_store_is_a_refusal() {
     store.held.lock().unwrap().clear();
     assert_eq!(answer.await.unwrap(), Err(Refused::NotTaken { reason: "store_closed" }));
 }
+
+/// Holds what a step wants saved until the test lets go.
+fn saving(held: &Arc<std::sync::Mutex<Vec<Saved>>>, keep: bool) -> ChainFactory {
+    let held = Arc::clone(held);
+    Arc::new(move |_| {
+        let held = Arc::clone(&held);
+        vec![Box::new(Step(move |b: &mut spanloom_model::Batch, fx: &mut Effects| {
+            if !keep {
+                b.chunks[0].sampled.leaves = Leaves::Nothing;
+            }
+            let held = Arc::clone(&held);
+            fx.save(move |saved| held.lock().unwrap().push(saved));
+        }))]
+    })
+}
+
+#[tokio::test]
+async fn the_client_is_answered_when_what_steps_hold_beside_the_batch_is_safe() {
+    // Also if nothing of the batch goes anywhere.
+    for keep in [true, false] {
+        let held = Arc::default();
+        let sent = Arc::new(TestStore::default());
+        let exporter = Destination::exporter("datadog", sent.clone(), false);
+        let p = start(Config::default(), saving(&held, keep), vec![exporter]);
+        let inlet = p.inlet();
+        let permit = inlet.reserve(1).unwrap();
+        let answer = tokio::spawn(async move { inlet.submit(batch(1, 4), permit).await });
+        while held.lock().unwrap().is_empty() {
+            tokio::task::yield_now().await;
+        }
+        assert!(!answer.is_finished());
+        held.lock().unwrap().clear();
+        assert_eq!(answer.await.unwrap(), Ok(Accepted { spans: 4 }));
+        assert_eq!(*sent.spans.lock().unwrap(), if keep { 4 } else { 0 });
+    }
+}
+
+#[tokio::test]
+async fn what_is_saved_beside_a_refused_batch_does_not_make_it_accepted() {
+    let held = Arc::default();
+    let bad = Arc::new(TestStore::default());
+    *bad.refuse.lock().unwrap() = Some(StoreError::Closed);
+    let p = start(Config::default(), saving(&held, true), vec![Destination::store("store", bad)]);
+    let inlet = p.inlet();
+    let permit = inlet.reserve(1).unwrap();
+    let answer = tokio::spawn(async move { inlet.submit(batch(1, 4), permit).await });
+    while held.lock().unwrap().is_empty() {
+        tokio::task::yield_now().await;
+    }
+    held.lock().unwrap().clear();
+    assert_eq!(answer.await.unwrap(), Err(Refused::NotTaken { reason: "store_closed" }));
+}

@@ -176,12 +176,8 @@ async fn deliver(
     protocol: Protocol,
     inlet: &Inlet,
 ) -> (PayloadOutcome, &'static str) {
-    let intake = Intake {
-        protocol,
-        transport: Transport::Udp,
-        received_at: inlet.now(),
-        ..Intake::default()
-    };
+    let intake =
+        Intake { protocol, transport: Transport::Udp, received_at: inlet.now(), ..Intake::default() };
     let decode = if protocol == Protocol::JaegerBinary { decode_udp_binary } else { decode_udp_compact };
     let decoded = match decode(datagram, intake) {
         Ok(decoded) => decoded,

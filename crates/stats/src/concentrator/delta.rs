@@ -330,8 +330,7 @@ impl Concentrator {
             root: flags & 2 != 0,
         };
         let hash = key.hash(&self.hasher);
-        let bucket =
-            self.buckets.iter().rposition(|b| b.start == start).unwrap_or_else(|| self.open(start));
+        let bucket = self.buckets.iter().rposition(|b| b.start == start).unwrap_or_else(|| self.open(start));
         self.buckets[bucket].era = era;
         let at = match bucket_find(&self.buckets[bucket], hash, &key) {
             Some(at) => at,
