@@ -18,7 +18,7 @@ pub enum Answer {
     /// The connection is closed in the middle of the body.
     CutRequest,
     /// It is kept, and the connection is closed in the middle of the answer.
-    CutAnswer,
+    CutReply,
     /// Kept, and answered when [`Intake::go_on`] is called.
     Slow,
 }
@@ -139,7 +139,7 @@ fn serve(connection: TcpStream, state: &State) {
         }
         keep(state, path, body);
         match answer {
-            Some(Answer::CutAnswer) => {
+            Some(Answer::CutReply) => {
                 let _ = writer.write_all(b"HTTP/1.1 20");
                 let _ = writer.shutdown(std::net::Shutdown::Both);
                 return;

@@ -78,7 +78,7 @@ fn whatever_the_intake_does_it_holds_what_was_acknowledged() {
         Answer::CutRequest,
         Answer::Status(403),
         Answer::Status(408),
-        Answer::CutAnswer,
+        Answer::CutReply,
         Answer::Status(429),
         Answer::Status(503),
         Answer::Slow,

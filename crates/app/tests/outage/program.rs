@@ -43,15 +43,25 @@ fn free_port() -> u16 {
 impl Program {
     /// `SPANLOOM_BINARY` is another binary than the one built with the test.
     pub fn start(intake: u16, env: &[(&'static str, &str)]) -> Self {
-        let env = env.iter().map(|(k, v)| (*k, (*v).to_owned())).collect();
-        let dir = tempfile::tempdir().unwrap();
-        let mut program = Self { child: None, dir, port: free_port(), admin: free_port(), intake, env };
-        program.run();
-        program
+        let env: Vec<_> = env.iter().map(|(k, v)| (*k, (*v).to_owned())).collect();
+        for _ in 0..5 {
+            let (dir, env) = (tempfile::tempdir().unwrap(), env.clone());
+            let mut program = Self { child: None, dir, port: free_port(), admin: free_port(), intake, env };
+            if program.try_run() {
+                return program;
+            }
+            // Somebody took a port between the look and the start.
+            println!("ended at the start:\n{}", program.log());
+        }
+        panic!("the program does not start");
     }
 
-    /// Starts it (again).
+    /// Starts it again.
     pub fn run(&mut self) {
+        assert!(self.try_run(), "ended at the start:\n{}", self.log());
+    }
+
+    fn try_run(&mut self) -> bool {
         let log = std::fs::OpenOptions::new().create(true).append(true).open(self.dir.path().join("log"));
         let log = log.unwrap();
         let binary = std::env::var_os("SPANLOOM_BINARY")
@@ -61,7 +71,15 @@ impl Program {
         command.stdout(log.try_clone().unwrap()).stderr(log);
         for name in ["ZIPKIN", "OTLP_GRPC", "OTLP_HTTP", "JAEGER_HTTP", "JAEGER_GRPC", "JAEGER_COMPACT"]
             .iter()
-            .chain(&["JAEGER_BINARY", "JAEGER_SAMPLING", "QUERY", "TEMPO", "MESH", "XDS"])
+            .chain(&[
+                "JAEGER_BINARY",
+                "JAEGER_SAMPLING",
+                "JAEGER_SAMPLING_GRPC",
+                "QUERY",
+                "TEMPO",
+                "MESH",
+                "XDS",
+            ])
         {
             command.env(format!("SPANLOOM_{name}_ADDRESS"), "127.0.0.1:0");
         }
@@ -77,8 +95,15 @@ impl Program {
             .env("DD_APM_RECEIVER_PORT", self.port.to_string())
             .env("DD_APM_RECEIVER_SOCKET", "")
             .envs(self.env.iter().map(|(k, v)| (k, v)));
-        self.child = Some(command.spawn().unwrap());
-        until("the program", || self.get("/readyz").map(|_| ()));
+        let mut child = command.spawn().unwrap();
+        let ready = until("the program", || {
+            if child.try_wait().unwrap().is_some() {
+                return Some(false);
+            }
+            self.get("/readyz").map(|_| true)
+        });
+        self.child = Some(child);
+        ready
     }
 
     pub fn log(&self) -> String {

@@ -80,6 +80,34 @@ fn always_answers_after_the_sync_and_interval_before_it() {
 }
 
 #[test]
+fn a_sync_is_on_disk_whatever_the_policy_and_fails_with_the_disk() {
+    let broken = Arc::new(AtomicBool::new(false));
+    let fails = Arc::clone(&broken);
+    let config = Config {
+        sync_after: Duration::from_secs(3600),
+        fault: Some(Arc::new(move |what| {
+            let fails = what == "sync" && fails.load(Ordering::SeqCst);
+            if fails { Err(std::io::Error::other("no")) } else { Ok(()) }
+        })),
+        ..Config::default()
+    };
+    let dir = tempfile::tempdir().unwrap();
+    let (journal, _, _) = open(dir.path(), config);
+    let sync = || {
+        let (tx, rx) = mpsc::channel();
+        assert!(journal.sync(Box::new(move |r| tx.send(r).unwrap())).is_ok());
+        rx.recv().unwrap()
+    };
+    put(&journal, "one").unwrap();
+    assert_eq!(journal.stats().syncs, 0);
+    assert_eq!(sync().unwrap().seq, 0, "it belongs to no frame");
+    assert_eq!(journal.stats().syncs, 1);
+    broken.store(true, Ordering::SeqCst);
+    put(&journal, "two").unwrap();
+    assert!(matches!(sync(), Err(JournalError::Write(_))));
+}
+
+#[test]
 fn closing_writes_everything_and_answers_everybody() {
     let dir = tempfile::tempdir().unwrap();
     let (journal, _, _) = open(dir.path(), always());
