@@ -355,12 +355,20 @@ impl Concentrator {
             place.hash(&mut hash);
             value.hash(&mut hash);
         };
+        // Counting hashes them in the order of their keys; they are kept in
+        // that of their texts.
+        let by_key = |tags: &mut dyn Iterator<Item = &'_ String>| {
+            let mut dims: Vec<_> =
+                tags.map(|tag| self.keys.split(tag)).map(|(p, v)| (p, v.to_owned())).collect();
+            dims.sort_unstable_by_key(|d| d.0);
+            dims
+        };
         // Where not all peers count, the one that does is the base service,
         // which comes last.
         if std::str::from_utf8(kind).is_ok_and(peers_of_calls) {
-            peers.iter().chain(extra).for_each(|tag| add(self.keys.split(tag)));
+            by_key(&mut peers.iter().chain(extra)).iter().for_each(|(place, v)| add((*place, v)));
         } else {
-            extra.iter().for_each(|tag| add(self.keys.split(tag)));
+            by_key(&mut extra.iter()).iter().for_each(|(place, v)| add((*place, v)));
             peers.iter().for_each(|tag| add((BASE_SERVICE, self.keys.split(tag).1)));
         }
         hash.finish()
