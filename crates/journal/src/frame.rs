@@ -22,13 +22,18 @@ const RESYNC_WINDOW: u64 = 1 << 32;
 
 /// Appends one frame to `out`.
 pub fn write_frame(out: &mut Vec<u8>, seq: u64, kind: u8, payload: &[u8]) {
+    write_header(out, seq, kind, payload);
+    out.extend_from_slice(payload);
+}
+
+/// Appends what stands before a frame's payload.
+pub(crate) fn write_header(out: &mut Vec<u8>, seq: u64, kind: u8, payload: &[u8]) {
     let len = (payload.len() as u32).to_le_bytes();
     let seq = seq.to_le_bytes();
     out.extend_from_slice(&len);
     out.extend_from_slice(&checksum(&len, &seq, kind, payload).to_le_bytes());
     out.extend_from_slice(&seq);
     out.push(kind);
-    out.extend_from_slice(payload);
 }
 
 fn checksum(len: &[u8], seq: &[u8], kind: u8, payload: &[u8]) -> u32 {

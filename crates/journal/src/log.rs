@@ -118,7 +118,8 @@ impl Default for Config {
     }
 }
 
-/// Told once, on the writer thread, what became of a frame. A barrier or sync gets a
+/// Told once, on the thread that writes (see [`Journal::append_here`]), what
+/// became of a frame. A barrier or sync gets a
 /// reference whose `seq` is 0.
 pub type DoneFn = Box<dyn FnOnce(Result<FrameRef, JournalError>) + Send>;
 
@@ -174,7 +175,7 @@ impl Journal {
         each: &mut dyn FnMut(FrameRef, Bytes),
     ) -> Result<(Self, Recovery), JournalError> {
         let (state, recovery) = recover::recover(dir, config.first_seq, each)?;
-        let (shared, active) = writer::start(dir, config, &state)?;
+        let shared = writer::start(dir, config, &state)?;
         for path in state.empty {
             std::fs::remove_file(&path)
                 .map_err(|e| JournalError::Io(format!("remove {}: {e}", path.display())))?;
@@ -183,7 +184,7 @@ impl Journal {
             .name("journal".into())
             .spawn({
                 let shared = Arc::clone(&shared);
-                move || writer::run(&shared, active)
+                move || writer::run(&shared)
             })
             .map_err(|e| JournalError::Io(format!("start the journal thread: {e}")))?;
         Ok((Self { dir: dir.into(), shared, thread: Mutex::new(Some(thread)) }, recovery))
@@ -193,21 +194,37 @@ impl Journal {
     /// disk. On refusal the callback is given back uncalled.
     pub fn append(&self, kind: u8, payload: Bytes, done: DoneFn) -> Result<u64, Refused> {
         match self.room(payload.len()) {
-            Ok(()) => writer::enqueue(&self.shared, Item::Frame { kind, payload }, done),
+            Ok(()) => writer::enqueue(&self.shared, Item::Frame { kind, payload }, done, false),
             Err(error) => Err(Refused { error, done }),
         }
+    }
+
+    /// Like [`Journal::append`], but under [`SyncPolicy::Interval`] the frame
+    /// is written on this thread, with all that waits, unless another thread
+    /// is writing already. Callbacks, also those of others, may run before
+    /// this returns: the caller holds no lock that they need.
+    pub fn append_here(&self, kind: u8, payload: Bytes, done: DoneFn) -> Result<u64, Refused> {
+        if self.shared.config.policy != SyncPolicy::Interval {
+            return self.append(kind, payload, done);
+        }
+        if let Err(error) = self.room(payload.len()) {
+            return Err(Refused { error, done });
+        }
+        let seq = writer::enqueue(&self.shared, Item::Frame { kind, payload }, done, true)?;
+        writer::write_here(&self.shared);
+        Ok(seq)
     }
 
     /// Calls `done` when everything appended before has been written (and,
     /// under [`SyncPolicy::Always`], synced).
     pub fn barrier(&self, done: DoneFn) -> Result<(), Refused> {
-        writer::enqueue(&self.shared, Item::Barrier, done).map(|_| ())
+        writer::enqueue(&self.shared, Item::Barrier, done, false).map(|_| ())
     }
 
     /// Calls `done` when everything appended before is on disk, whatever the
     /// policy.
     pub fn sync(&self, done: DoneFn) -> Result<(), Refused> {
-        writer::enqueue(&self.shared, Item::Sync, done).map(|_| ())
+        writer::enqueue(&self.shared, Item::Sync, done, false).map(|_| ())
     }
 
     /// Whether a payload of this size would be taken now.
@@ -240,7 +257,7 @@ impl Journal {
     /// Ends the file being written, so that [`Journal::release`] can delete it
     /// as soon as its frames are released.
     pub fn roll(&self) {
-        let _ = writer::enqueue(&self.shared, Item::Roll, Box::new(|_| ()));
+        let _ = writer::enqueue(&self.shared, Item::Roll, Box::new(|_| ()), false);
     }
 
     /// Frames up to and including `seq` are not needed any more: files that

@@ -1,5 +1,10 @@
-//! The one thread that writes. It takes everything that waits in one go, so
-//! the group grows with the load: one write and one sync for many appends.
+//! How frames get into the file. Whoever holds [`Shared::active`] takes
+//! everything that waits in one go, so the group grows with the load: one write
+//! for many appends. That is the journal's thread, or under
+//! [`SyncPolicy::Interval`] an appender that says so
+//! ([`crate::Journal::append_here`]): for a small frame, waking a thread and
+//! being woken by it costs several times the write itself. Only the thread
+//! syncs, begins files, and handles failures.
 
 use crate::files::{self, HEADER_LEN};
 use crate::frame;
@@ -9,11 +14,13 @@ use bytes::Bytes;
 use std::fs::{File, OpenOptions};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Condvar, Mutex, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, PoisonError, TryLockError};
 use std::time::Instant;
 
 /// Frames are gathered up to this size for one write(2).
 const WRITE_BYTES: usize = 256 << 10;
+/// Payloads from this size on are written from where they are.
+const DIRECT_BYTES: usize = 32 << 10;
 
 /// What a callback gets that belongs to no frame.
 const NO_FRAME: FrameRef = FrameRef { file: 0, offset: 0, len: 0, seq: 0, kind: 0 };
@@ -33,6 +40,10 @@ struct Queued {
 
 pub(crate) struct Queue {
     items: Vec<Queued>,
+    /// When the first of the written and not synced bytes were written.
+    unsynced_since: Option<Instant>,
+    /// The thread has something to do besides writing.
+    attention: bool,
     pub pending: u64,
     pub file_bytes: u64,
     pub next_seq: u64,
@@ -46,36 +57,37 @@ pub(crate) struct Queue {
 pub(crate) struct Shared {
     pub config: Config,
     pub queue: Mutex<Queue>,
+    /// Locked before `queue` where both are needed.
+    active: Mutex<Active>,
     pub wake: Condvar,
     /// Files that are not written any more.
     pub files: Mutex<Vec<Kept>>,
 }
 
 /// The file being written.
-pub(crate) struct Active {
+struct Active {
     dir: PathBuf,
-    file: File,
+    file: Arc<File>,
     number: u64,
     /// Good bytes.
     bytes: u64,
     last_seq: u64,
     unsynced: u64,
-    unsynced_since: Option<Instant>,
+    /// A write of an appender has failed; the thread deals with it.
+    failed: Option<(JournalError, Vec<Queued>)>,
     /// Callbacks that wait for the sync.
     waiting: Vec<(FrameRef, DoneFn)>,
     buf: Vec<u8>,
 }
 
-pub(crate) fn start(
-    dir: &Path,
-    config: Config,
-    state: &State,
-) -> Result<(Arc<Shared>, Active), JournalError> {
+pub(crate) fn start(dir: &Path, config: Config, state: &State) -> Result<Arc<Shared>, JournalError> {
     let active = create(dir, &config, state.next_file, state.next_seq)
         .map_err(|e| JournalError::Io(format!("create a log file in {}: {e}", dir.display())))?;
     let kept: u64 = state.files.iter().map(|f| f.bytes).sum();
     let queue = Queue {
         items: Vec::new(),
+        unsynced_since: None,
+        attention: false,
         pending: 0,
         file_bytes: kept + HEADER_LEN as u64,
         next_seq: state.next_seq,
@@ -87,10 +99,11 @@ pub(crate) fn start(
     let shared = Shared {
         config,
         queue: Mutex::new(queue),
+        active: Mutex::new(active),
         wake: Condvar::new(),
         files: Mutex::new(state.files.clone()),
     };
-    Ok((Arc::new(shared), active))
+    Ok(Arc::new(shared))
 }
 
 fn ask(config: &Config, what: &'static str) -> io::Result<()> {
@@ -106,18 +119,19 @@ fn create(dir: &Path, config: &Config, number: u64, first_seq: u64) -> io::Resul
     files::sync_dir(dir)?;
     Ok(Active {
         dir: dir.into(),
-        file,
+        file: Arc::new(file),
         number,
         bytes: HEADER_LEN as u64,
         last_seq: first_seq - 1,
         unsynced: 0,
-        unsynced_since: None,
+        failed: None,
         waiting: Vec::new(),
         buf: Vec::new(),
     })
 }
 
-pub(crate) fn enqueue(shared: &Shared, item: Item, done: DoneFn) -> Result<u64, Refused> {
+/// `here`: the caller goes on to [`write_here`], so the thread need not wake up.
+pub(crate) fn enqueue(shared: &Shared, item: Item, done: DoneFn, here: bool) -> Result<u64, Refused> {
     let mut queue = lock(&shared.queue);
     if queue.closed || queue.broken.is_some() {
         let error = queue.broken.clone().unwrap_or(JournalError::Closed);
@@ -132,25 +146,53 @@ pub(crate) fn enqueue(shared: &Shared, item: Item, done: DoneFn) -> Result<u64, 
     queue.items.push(Queued { item, seq, done });
     let first = queue.items.len() == 1;
     drop(queue);
-    if first {
+    if first && !here {
         shared.wake.notify_one();
     }
     Ok(seq)
 }
 
-pub(crate) fn run(shared: &Shared, mut active: Active) {
+/// Writes what waits, unless somebody else is at it, who then does.
+pub(crate) fn write_here(shared: &Shared) {
+    // Looked at again after the lock is given back: whoever appended meanwhile
+    // found it taken and relies on it.
+    while !lock(&shared.queue).items.is_empty() {
+        let mut active = match shared.active.try_lock() {
+            Ok(active) => active,
+            Err(TryLockError::Poisoned(poisoned)) => poisoned.into_inner(),
+            Err(TryLockError::WouldBlock) => return,
+        };
+        let mut queue = lock(&shared.queue);
+        if active.failed.is_some() || queue.items.iter().any(|q| matches!(q.item, Item::Roll | Item::Sync)) {
+            queue.attention = true;
+            drop(queue);
+            return shared.wake.notify_one();
+        }
+        let mut batch = std::mem::take(&mut queue.items).into_iter();
+        drop(queue);
+        let unsynced = active.unsynced;
+        if let Err(error) = write_all(shared, &mut active, &mut batch, false) {
+            active.failed = Some((error, batch.collect()));
+        }
+        let due = active.unsynced >= shared.config.sync_bytes || active.bytes >= shared.config.roll_bytes;
+        if active.failed.is_some() || due {
+            lock(&shared.queue).attention = true;
+        } else if unsynced > 0 {
+            // The thread knows already when to sync.
+            continue;
+        }
+        drop(active);
+        shared.wake.notify_one();
+    }
+}
+
+/// The journal's thread.
+pub(crate) fn run(shared: &Shared) {
     loop {
-        let (batch, closing) = wait(shared, &active);
-        let mut batch = batch.into_iter();
-        let result = write_all(shared, &mut active, &mut batch);
-        let result = result.and_then(|()| {
-            if active.unsynced > 0 && (closing || sync_due(&shared.config, &active)) {
-                sync(shared, &mut active)?;
-            }
-            Ok(())
-        });
-        if let Err(e) = result {
-            fail(shared, &mut active, &e, batch.collect());
+        let closing = wait(shared);
+        let sync = turn(shared, &mut lock(&shared.active), closing);
+        if sync {
+            sync_aside(shared);
         }
         if closing && lock(&shared.queue).items.is_empty() {
             break;
@@ -158,19 +200,19 @@ pub(crate) fn run(shared: &Shared, mut active: Active) {
     }
 }
 
-/// Waits for something to write, a sync that is due, or the end.
-fn wait(shared: &Shared, active: &Active) -> (Vec<Queued>, bool) {
+/// Waits for something to write, a sync that is due, or the end (true).
+fn wait(shared: &Shared) -> bool {
     let mut queue = lock(&shared.queue);
     loop {
-        if !queue.items.is_empty() || queue.closed {
-            return (std::mem::take(&mut queue.items), queue.closed);
+        if !queue.items.is_empty() || queue.closed || std::mem::take(&mut queue.attention) {
+            return queue.closed;
         }
-        queue = match active.unsynced_since {
+        queue = match queue.unsynced_since {
             None => shared.wake.wait(queue).unwrap_or_else(PoisonError::into_inner),
             Some(since) => {
                 let left = shared.config.sync_after.saturating_sub(since.elapsed());
                 if left.is_zero() {
-                    return (Vec::new(), false);
+                    return false;
                 }
                 shared.wake.wait_timeout(queue, left).unwrap_or_else(PoisonError::into_inner).0
             }
@@ -178,68 +220,93 @@ fn wait(shared: &Shared, active: &Active) -> (Vec<Queued>, bool) {
     }
 }
 
-fn sync_due(config: &Config, active: &Active) -> bool {
-    active.unsynced >= config.sync_bytes
-        || active.unsynced_since.is_some_and(|since| since.elapsed() >= config.sync_after)
+/// Writes what waits, or ends what has failed. Whether a sync is due.
+fn turn(shared: &Shared, active: &mut Active, closing: bool) -> bool {
+    let mut batch = std::mem::take(&mut lock(&shared.queue).items).into_iter();
+    if let Some((error, rest)) = active.failed.take() {
+        fail(shared, active, &error, rest.into_iter().chain(batch).collect());
+        return false;
+    }
+    if let Err(error) = write_all(shared, active, &mut batch, true) {
+        fail(shared, active, &error, batch.collect());
+        return false;
+    }
+    let since = lock(&shared.queue).unsynced_since;
+    let late = since.is_some_and(|since| since.elapsed() >= shared.config.sync_after);
+    active.unsynced > 0 && (closing || late || active.unsynced >= shared.config.sync_bytes)
 }
 
 /// Writes frames in groups; their callbacks run (or wait for the sync) after
 /// the group is written. On error the callbacks of the group are in `waiting`.
+/// `may_roll`: a file that is long enough is ended.
 fn write_all(
     shared: &Shared,
     active: &mut Active,
     batch: &mut std::vec::IntoIter<Queued>,
+    may_roll: bool,
 ) -> Result<(), JournalError> {
     let mut group: Vec<(FrameRef, DoneFn)> = Vec::new();
     for queued in batch {
         match queued.item {
             Item::Frame { kind, payload } => {
                 let offset = active.bytes + active.buf.len() as u64 + frame::FRAME_HEADER as u64;
-                frame::write_frame(&mut active.buf, queued.seq, kind, &payload);
-                let len = payload.len() as u32;
-                group.push((
-                    FrameRef { file: active.number, offset, len, seq: queued.seq, kind },
-                    queued.done,
-                ));
+                let frame = FrameRef {
+                    file: active.number,
+                    offset,
+                    len: payload.len() as u32,
+                    seq: queued.seq,
+                    kind,
+                };
+                group.push((frame, queued.done));
+                if payload.len() >= DIRECT_BYTES {
+                    frame::write_header(&mut active.buf, queued.seq, kind, &payload);
+                    write_group(shared, active, &mut group, &payload)?;
+                } else {
+                    frame::write_frame(&mut active.buf, queued.seq, kind, &payload);
+                }
             }
             Item::Barrier => group.push((NO_FRAME, queued.done)),
             Item::Sync => {
-                write_group(shared, active, &mut group)?;
+                write_group(shared, active, &mut group, &[])?;
                 active.waiting.push((NO_FRAME, queued.done));
-                sync(shared, active)?;
+                sync_active(shared, active)?;
             }
             Item::Roll => {
-                write_group(shared, active, &mut group)?;
+                write_group(shared, active, &mut group, &[])?;
                 if active.bytes > HEADER_LEN as u64 {
                     roll(shared, active)?;
                 }
             }
         }
         if active.buf.len() >= WRITE_BYTES {
-            write_group(shared, active, &mut group)?;
-            if sync_due(&shared.config, active) {
-                sync(shared, active)?;
-            }
-            if active.bytes >= shared.config.roll_bytes {
-                roll(shared, active)?;
-            }
+            write_group(shared, active, &mut group, &[])?;
+        }
+        if may_roll && active.bytes >= shared.config.roll_bytes {
+            write_group(shared, active, &mut group, &[])?;
+            roll(shared, active)?;
         }
     }
-    write_group(shared, active, &mut group)?;
-    if active.bytes >= shared.config.roll_bytes {
+    write_group(shared, active, &mut group, &[])?;
+    if may_roll && active.bytes >= shared.config.roll_bytes {
         roll(shared, active)?;
     }
     Ok(())
 }
 
+/// Writes what is gathered, and after it the payload of the last frame if that
+/// was not gathered.
 fn write_group(
     shared: &Shared,
     active: &mut Active,
     group: &mut Vec<(FrameRef, DoneFn)>,
+    last: &[u8],
 ) -> Result<(), JournalError> {
-    let len = active.buf.len() as u64;
+    let len = (active.buf.len() + last.len()) as u64;
     if len > 0 {
-        let result = ask(&shared.config, "write").and_then(|()| active.file.write_all(&active.buf));
+        let mut file = &*active.file;
+        let result = ask(&shared.config, "write")
+            .and_then(|()| file.write_all(&active.buf))
+            .and_then(|()| file.write_all(last));
         active.buf.clear();
         if active.buf.capacity() > 4 * WRITE_BYTES {
             active.buf.shrink_to(WRITE_BYTES);
@@ -253,10 +320,10 @@ fn write_group(
             return Err(JournalError::Write(e.to_string()));
         }
         queue.file_bytes += len;
+        queue.unsynced_since.get_or_insert_with(Instant::now);
         drop(queue);
         active.bytes += len;
         active.unsynced += len;
-        active.unsynced_since.get_or_insert_with(Instant::now);
         active.last_seq = group.iter().map(|(f, _)| f.seq).max().unwrap_or(0).max(active.last_seq);
     }
     // A barrier with nothing unsynced before it need not wait.
@@ -270,23 +337,55 @@ fn write_group(
     Ok(())
 }
 
-fn sync(shared: &Shared, active: &mut Active) -> Result<(), JournalError> {
-    ask(&shared.config, "sync")
-        .and_then(|()| active.file.sync_data())
-        .map_err(|e| JournalError::Write(format!("sync: {e}")))?;
+/// Syncs without holding up writes. What waits for it is told.
+fn sync_aside(shared: &Shared) {
+    let (file, bytes, waiting) = {
+        let mut active = lock(&shared.active);
+        lock(&shared.queue).unsynced_since = None;
+        (Arc::clone(&active.file), active.unsynced, std::mem::take(&mut active.waiting))
+    };
+    let result = sync(shared, &file);
+    let mut active = lock(&shared.active);
+    match result {
+        Ok(()) => {
+            // The file is the same: only this thread begins another.
+            active.unsynced -= bytes;
+            drop(active);
+            for (frame, done) in waiting {
+                done(Ok(frame));
+            }
+        }
+        Err(error) => {
+            let later = std::mem::replace(&mut active.waiting, waiting);
+            active.waiting.extend(later);
+            fail(shared, &mut active, &error, Vec::new());
+        }
+    }
+}
+
+/// Syncs while nobody else can write.
+fn sync_active(shared: &Shared, active: &mut Active) -> Result<(), JournalError> {
+    sync(shared, &active.file)?;
     active.unsynced = 0;
-    active.unsynced_since = None;
-    lock(&shared.queue).syncs += 1;
+    lock(&shared.queue).unsynced_since = None;
     for (frame, done) in active.waiting.drain(..) {
         done(Ok(frame));
     }
     Ok(())
 }
 
+fn sync(shared: &Shared, file: &File) -> Result<(), JournalError> {
+    ask(&shared.config, "sync")
+        .and_then(|()| file.sync_data())
+        .map_err(|e| JournalError::Write(format!("sync: {e}")))?;
+    lock(&shared.queue).syncs += 1;
+    Ok(())
+}
+
 /// Ends the file and begins the next.
 fn roll(shared: &Shared, active: &mut Active) -> Result<(), JournalError> {
     if active.unsynced > 0 {
-        sync(shared, active)?;
+        sync_active(shared, active)?;
     }
     let next = create(&active.dir, &shared.config, active.number + 1, active.last_seq + 1)
         .map_err(|e| JournalError::Write(format!("begin a new log file: {e}")))?;
@@ -324,7 +423,7 @@ fn fail(shared: &Shared, active: &mut Active, error: &JournalError, rest: Vec<Qu
     // write may have left part of a frame: go on in a new file, the tail of
     // the old one is cut.
     active.unsynced = 0;
-    active.unsynced_since = None;
+    lock(&shared.queue).unsynced_since = None;
     let _ = active.file.set_len(active.bytes);
     // What was answered under `Interval` and not synced yet may still be saved.
     let _ = active.file.sync_data();
@@ -339,7 +438,7 @@ fn fail(shared: &Shared, active: &mut Active, error: &JournalError, rest: Vec<Qu
         // position is put back so that a disk that recovers is used again.
         Err(_) => {
             use std::io::Seek;
-            let _ = active.file.seek(io::SeekFrom::Start(active.bytes));
+            let _ = (&*active.file).seek(io::SeekFrom::Start(active.bytes));
             let _ = std::fs::remove_file(files::path_of(&active.dir, number));
         }
     }
