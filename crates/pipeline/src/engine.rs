@@ -2,18 +2,17 @@
 
 use crate::admission::{Budget, Busy, Permit};
 use crate::clock::Clock;
-use crate::fanout::{self, DeliveryCount, Destination, Registry};
+use crate::fanout::{DeliveryCount, Destination, Registry};
+use crate::lane::{ChainFactory, Lane};
 use crate::ledger::{Account, Ledger, Verdict};
-use crate::processor::{Effects, Processor};
-use crate::queue::{Popped, PushError, Queue};
+use crate::queue::{PushError, Queue};
 use crate::rates::Rates;
 use crate::stats_sink::StatsSink;
 use spanloom_model::Batch;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 use tokio::sync::{Notify, oneshot};
 
 /// Settings of the pipeline.
@@ -24,6 +23,10 @@ pub struct Config {
     pub budget: u64,
     /// Worker threads; 0: one per usable core.
     pub workers: usize,
+    /// Batches of up to so many spans are worked on where they are submitted,
+    /// if they need not wait: a change of threads costs as much as they do. 0:
+    /// all go to the workers.
+    pub here: usize,
     /// Batches that may wait for a worker.
     pub queue: usize,
     /// How long a submission may wait for a place in the queue.
@@ -34,22 +37,20 @@ pub struct Config {
 }
 
 impl Default for Config {
-    /// 64 MiB; a worker per core; 1,024 batches; waits below the 2 s after
-    /// which the most impatient tracers send again.
+    /// 64 MiB; a worker per core; 64 spans, about a tenth of a millisecond;
+    /// 1,024 batches; waits below the 2 s after which the most impatient
+    /// tracers send again.
     fn default() -> Self {
         Self {
             budget: 64 << 20,
             workers: 0,
+            here: 64,
             queue: 1024,
             queue_wait: Duration::from_millis(500),
             ack_wait: Duration::from_millis(1400),
         }
     }
 }
-
-/// Builds the processors of one worker (its number is the argument). Called
-/// again after a panic, so that no half-changed state is used.
-pub type ChainFactory = Arc<dyn Fn(usize) -> Vec<Box<dyn Processor>> + Send + Sync>;
 
 /// All destinations have the batch.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -82,21 +83,25 @@ pub enum Refused {
     Closing,
 }
 
-struct Job {
-    batch: Batch,
-    account: Account,
-    permit: Permit,
-    answer: oneshot::Sender<Result<Accepted, Refused>>,
+pub(crate) struct Job {
+    pub batch: Batch,
+    pub account: Account,
+    pub permit: Permit,
+    pub answer: oneshot::Sender<Result<Accepted, Refused>>,
 }
 
-struct Shared {
+pub(crate) struct Shared {
     config: Config,
     budget: Budget,
-    ledger: Arc<Ledger>,
+    pub ledger: Arc<Ledger>,
     queue: Queue<Job>,
-    destinations: Arc<[Destination]>,
-    deliveries: Arc<Registry>,
-    clock: Arc<dyn Clock>,
+    /// Chains that are free for batches worked on where they are submitted.
+    spare: Mutex<Vec<Lane>>,
+    /// How many of them there are in all.
+    lanes: usize,
+    pub destinations: Arc<[Destination]>,
+    pub deliveries: Arc<Registry>,
+    pub clock: Arc<dyn Clock>,
     rates: Rates,
     stats: Arc<dyn StatsSink>,
     closing: AtomicBool,
@@ -149,6 +154,8 @@ impl Pipeline {
             budget: Budget::new(config.budget),
             ledger,
             queue: Queue::new(config.queue),
+            lanes: count,
+            spare: Mutex::new((count..2 * count).map(|n| Lane::new(Arc::clone(&chain), n)).collect()),
             destinations: destinations.into(),
             deliveries: Arc::default(),
             clock,
@@ -162,12 +169,12 @@ impl Pipeline {
         });
         let pipeline = Self { shared, workers: Mutex::default() };
         for number in 0..count {
-            let (shared, chain) = (Arc::clone(&pipeline.shared), Arc::clone(&chain));
+            let (shared, lane) = (Arc::clone(&pipeline.shared), Lane::new(Arc::clone(&chain), number));
             shared.live_workers.fetch_add(1, Ordering::SeqCst);
             let alive = Alive(Arc::clone(&shared));
             let thread = std::thread::Builder::new().name(format!("worker-{number}")).spawn(move || {
                 let _alive = alive;
-                work(&shared, &chain, number);
+                work(&shared, lane);
             })?;
             pipeline.workers.lock().unwrap_or_else(PoisonError::into_inner).push(thread);
         }
@@ -196,7 +203,11 @@ impl Pipeline {
         let shared = &self.shared;
         shared.closing.store(true, Ordering::SeqCst);
         shared.queue.close();
-        let idle = || shared.live_workers.load(Ordering::SeqCst) == 0 && shared.deliveries.len() == 0;
+        let idle = || {
+            shared.live_workers.load(Ordering::SeqCst) == 0
+                && shared.spare().len() == shared.lanes
+                && shared.deliveries.len() == 0
+        };
         let wait = async {
             while !idle() {
                 // Deliveries end in other threads, which know nothing of this
@@ -241,88 +252,47 @@ impl Drop for Alive {
     }
 }
 
-/// How often processors are ticked when nothing arrives.
-const TICK: Duration = Duration::from_secs(1);
-
-fn work(shared: &Arc<Shared>, factory: &ChainFactory, number: usize) {
-    let mut chain = factory(number);
-    let mut fx = Effects::default();
-    let mut next_tick = Instant::now() + TICK;
-    loop {
-        let wait = next_tick.saturating_duration_since(Instant::now());
-        match shared.queue.pop(wait) {
-            Popped::Item(job) => {
-                if shared.abort.load(Ordering::SeqCst) {
-                    give_up(job, Verdict::Lost("shutdown"), Refused::Closing);
-                } else if let Err(job) = run(shared, &mut chain, job, &mut fx) {
-                    tracing::error!(worker = number, "a processor panicked; its batch is lost");
-                    give_up(*job, Verdict::Lost("panic"), Refused::Failed);
-                    chain = factory(number);
-                }
-            }
-            Popped::Empty => {}
-            Popped::Closed => break,
-        }
-        if Instant::now() >= next_tick {
-            next_tick = Instant::now() + TICK;
-            let now = shared.clock.now();
-            chain = guarded(shared, factory, number, chain, &mut fx, |p, fx| p.tick(now, fx));
+fn work(shared: &Shared, mut lane: Lane) {
+    while let Some(job) = shared.queue.pop() {
+        if shared.abort.load(Ordering::SeqCst) {
+            give_up(job, Verdict::Lost("shutdown"), Refused::Closing);
+        } else {
+            lane.run(shared, job);
         }
     }
-    let now = shared.clock.now();
-    drop(guarded(shared, factory, number, chain, &mut fx, |p, fx| p.finish(now, fx)));
 }
 
-/// Calls all processors; after a panic the chain is a new one.
-fn guarded(
-    shared: &Shared,
-    factory: &ChainFactory,
-    number: usize,
-    mut chain: Vec<Box<dyn Processor>>,
-    fx: &mut Effects,
-    mut call: impl FnMut(&mut dyn Processor, &mut Effects),
-) -> Vec<Box<dyn Processor>> {
-    let ok = catch_unwind(AssertUnwindSafe(|| {
-        for processor in &mut chain {
-            call(processor.as_mut(), fx);
-        }
-    }))
-    .is_ok();
-    fx.flush(&shared.ledger);
-    if ok {
-        return chain;
-    }
-    tracing::error!(worker = number, "a processor panicked outside of a batch");
-    factory(number)
-}
-
-fn run(
-    shared: &Shared,
-    chain: &mut [Box<dyn Processor>],
-    mut job: Job,
-    fx: &mut Effects,
-) -> Result<(), Box<Job>> {
-    let now = shared.clock.now();
-    let done = catch_unwind(AssertUnwindSafe(|| {
-        for processor in chain.iter_mut() {
-            processor.process(&mut job.batch, now, fx);
-        }
-    }));
-    fx.flush(&shared.ledger);
-    let saves = fx.take_saves();
-    if done.is_err() {
-        return Err(Box::new(job));
-    }
-    job.permit.resize(job.batch.size() as u64);
-    let Job { batch, account, permit, answer } = job;
-    fanout::deliver(&shared.deliveries, &shared.destinations, batch, saves, account, permit, answer);
-    Ok(())
-}
-
-fn give_up(job: Job, verdict: Verdict, answer: Refused) {
+pub(crate) fn give_up(job: Job, verdict: Verdict, answer: Refused) {
     job.account.settle(&job.batch, verdict);
     // A client that has gone is not told.
     let _ = job.answer.send(Err(answer));
+}
+
+impl Shared {
+    fn spare(&self) -> MutexGuard<'_, Vec<Lane>> {
+        self.spare.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// A chain for a batch that is small enough and need not wait behind others.
+    fn lane_for(&self, job: &Job) -> Option<Borrowed<'_>> {
+        let now = job.batch.spans.len() <= self.config.here
+            && !self.closing.load(Ordering::SeqCst)
+            && self.queue.len() == 0;
+        let lane = if now { self.spare().pop() } else { None };
+        lane.map(|lane| Borrowed { shared: self, lane: Some(lane) })
+    }
+}
+
+/// A spare lane in use; given back whatever happens.
+struct Borrowed<'a> {
+    shared: &'a Shared,
+    lane: Option<Lane>,
+}
+
+impl Drop for Borrowed<'_> {
+    fn drop(&mut self) {
+        self.shared.spare().extend(self.lane.take());
+    }
 }
 
 impl Inlet {
@@ -362,21 +332,31 @@ impl Inlet {
         account.if_dropped(Verdict::Refused("client_gone"));
         let (answer, answered) = oneshot::channel();
         let job = Job { batch, account, permit, answer };
-        match self.shared.queue.push(job, self.shared.config.queue_wait).await {
-            Ok(()) => {}
-            Err(PushError::Full(job)) => {
-                give_up(job, Verdict::Refused("queue_full"), Refused::Busy);
-                return Err(Refused::Busy);
+        if let Some(mut borrowed) = self.shared.lane_for(&job) {
+            if let Some(lane) = &mut borrowed.lane {
+                lane.run(&self.shared, job);
             }
-            Err(PushError::Closed(job)) => {
-                give_up(job, Verdict::Refused("closing"), Refused::Closing);
-                return Err(Refused::Closing);
-            }
+        } else {
+            self.queue(job).await?;
         }
         match tokio::time::timeout_at(by, answered).await {
             Ok(Ok(answer)) => answer,
             Ok(Err(_)) => Err(Refused::Failed),
             Err(_) => Err(Refused::Timeout),
+        }
+    }
+
+    async fn queue(&self, job: Job) -> Result<(), Refused> {
+        match self.shared.queue.push(job, self.shared.config.queue_wait).await {
+            Ok(()) => Ok(()),
+            Err(PushError::Full(job)) => {
+                give_up(job, Verdict::Refused("queue_full"), Refused::Busy);
+                Err(Refused::Busy)
+            }
+            Err(PushError::Closed(job)) => {
+                give_up(job, Verdict::Refused("closing"), Refused::Closing);
+                Err(Refused::Closing)
+            }
         }
     }
 

@@ -7,6 +7,8 @@
 //!     └─ refused ──┘        answer ◀─────── all destinations acknowledged ◀──────────────────┘
 //! ```
 //!
+//! A small batch that need not wait skips the queue and the change of threads.
+//!
 //! Invariants:
 //! * What is in memory is paid for: a [`Permit`] travels with a batch from the
 //!   first byte of its body until every destination has acknowledged it.
@@ -23,6 +25,7 @@
 //! | `queue.rs` | the bounded queue between receivers and workers |
 //! | `processor.rs` | [`Processor`], [`Effects`], [`Saved`] |
 //! | `fanout.rs` | [`Exporter`], [`Destination`]: one batch to the store and to exporters |
+//! | `lane.rs` | a chain of processors: a batch in, deliveries out, panics contained |
 //! | `engine.rs` | [`Pipeline`], [`Inlet`]: workers, submission, drain |
 //! | `rates.rs` | [`Rates`]: sampling rates on their way back to tracers |
 //! | `stats_sink.rs` | [`StatsSink`]: where client statistics go |
@@ -36,6 +39,7 @@ mod clock;
 mod drain;
 mod engine;
 mod fanout;
+mod lane;
 mod ledger;
 mod processor;
 mod queue;
@@ -48,8 +52,9 @@ mod tables;
 pub use admission::{Budget, Busy, Permit};
 pub use clock::{Clock, SystemClock};
 pub use drain::{Phase, Stop, StopWatch};
-pub use engine::{Accepted, ChainFactory, Config, DrainReport, Inlet, Pipeline, Refused};
+pub use engine::{Accepted, Config, DrainReport, Inlet, Pipeline, Refused};
 pub use fanout::{DeliveryCount, Destination, Exporter};
+pub use lane::ChainFactory;
 pub use ledger::{Account, Ledger, Outcome, PayloadOutcome, Recorder, Verdict};
 pub use processor::{Effects, Processor, SaveFn, Saved};
 pub use rates::{Rates, RatesSnapshot};

@@ -3,19 +3,13 @@
 use crate::Ledger;
 use spanloom_model::Batch;
 
-/// One step of the chain that every batch goes through, in a worker thread.
-/// Synchronous, no I/O, no clock. A step may edit the batch and set the fate
+/// One step of the chain that every batch goes through, in a worker thread or
+/// where a small request is received. Synchronous, no I/O, no clock. A step may edit the batch and set the fate
 /// of its chunks; it does not remove chunks or spans (that would leave them
 /// unaccounted: the ledger counts them as lost).
 pub trait Processor: Send {
     /// Works on a batch. `now`: nanoseconds since the Unix epoch.
     fn process(&mut self, batch: &mut Batch, now: i64, fx: &mut Effects);
-
-    /// Called about once a second in each worker, also when nothing arrives.
-    fn tick(&mut self, _now: i64, _fx: &mut Effects) {}
-
-    /// Called once, after the last batch.
-    fn finish(&mut self, _now: i64, _fx: &mut Effects) {}
 }
 
 /// Held by whatever makes something safe; dropped when it is safe, or cannot be.

@@ -24,14 +24,6 @@ pub(crate) enum PushError<T> {
     Closed(T),
 }
 
-pub(crate) enum Popped<T> {
-    Item(T),
-    /// Nothing came in time.
-    Empty,
-    /// Closed, and everything has been taken.
-    Closed,
-}
-
 impl<T> Queue<T> {
     pub(crate) fn new(places: usize) -> Self {
         Self {
@@ -74,20 +66,20 @@ impl<T> Queue<T> {
         Ok(())
     }
 
-    /// Takes the oldest item, waiting up to `wait`. Its place becomes free.
-    pub(crate) fn pop(&self, wait: Duration) -> Popped<T> {
+    /// Waits for the oldest item; its place becomes free. None: closed, and
+    /// everything has been taken.
+    pub(crate) fn pop(&self) -> Option<T> {
         let mut state = self.lock();
-        if state.items.is_empty() && !state.closed {
-            state = self.arrived.wait_timeout(state, wait).unwrap_or_else(PoisonError::into_inner).0;
-        }
-        match state.items.pop_front() {
-            Some((item, place)) => {
+        loop {
+            if let Some((item, place)) = state.items.pop_front() {
                 drop(state);
                 drop(place);
-                Popped::Item(item)
+                return Some(item);
             }
-            None if state.closed => Popped::Closed,
-            None => Popped::Empty,
+            if state.closed {
+                return None;
+            }
+            state = self.arrived.wait(state).unwrap_or_else(PoisonError::into_inner);
         }
     }
 
@@ -114,11 +106,11 @@ mod tests {
         let q = Queue::new(1);
         assert!(q.push(1, NOW).await.is_ok());
         assert!(matches!(q.push(2, NOW).await, Err(PushError::Full(2))));
-        assert!(matches!(q.pop(NOW), Popped::Item(1)));
+        assert_eq!(q.pop(), Some(1));
         assert!(q.push(3, NOW).await.is_ok());
         q.close();
         assert!(matches!(q.push(4, NOW).await, Err(PushError::Closed(4))));
-        assert!(matches!(q.pop(NOW), Popped::Item(3)));
-        assert!(matches!(q.pop(NOW), Popped::Closed));
+        assert_eq!(q.pop(), Some(3));
+        assert_eq!(q.pop(), None);
     }
 }

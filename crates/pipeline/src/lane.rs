@@ -1,0 +1,48 @@
+//! A chain of processors and what surrounds it: a batch goes in, its
+//! deliveries come out, and a panic costs that batch alone.
+
+use crate::engine::{Job, Refused, Shared, give_up};
+use crate::fanout;
+use crate::ledger::Verdict;
+use crate::processor::{Effects, Processor};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+
+/// Builds the processors of one lane (its number is the argument). Called
+/// again after a panic, so that no half-changed state is used.
+pub type ChainFactory = Arc<dyn Fn(usize) -> Vec<Box<dyn Processor>> + Send + Sync>;
+
+/// One batch at a time goes through it.
+pub(crate) struct Lane {
+    factory: ChainFactory,
+    number: usize,
+    chain: Vec<Box<dyn Processor>>,
+    fx: Effects,
+}
+
+impl Lane {
+    pub(crate) fn new(factory: ChainFactory, number: usize) -> Self {
+        Self { chain: factory(number), factory, number, fx: Effects::default() }
+    }
+
+    /// Processes a batch and gives it to the destinations.
+    pub(crate) fn run(&mut self, shared: &Shared, mut job: Job) {
+        let now = shared.clock.now();
+        let done = catch_unwind(AssertUnwindSafe(|| {
+            for processor in &mut self.chain {
+                processor.process(&mut job.batch, now, &mut self.fx);
+            }
+        }));
+        self.fx.flush(&shared.ledger);
+        let saves = self.fx.take_saves();
+        if done.is_err() {
+            tracing::error!(lane = self.number, "a processor panicked; its batch is lost");
+            give_up(job, Verdict::Lost("panic"), Refused::Failed);
+            self.chain = (self.factory)(self.number);
+            return;
+        }
+        job.permit.resize(job.batch.size() as u64);
+        let Job { batch, account, permit, answer } = job;
+        fanout::deliver(&shared.deliveries, &shared.destinations, batch, saves, account, permit, answer);
+    }
+}
