@@ -62,6 +62,7 @@ impl DatadogExporter {
             agent: config.agent,
             seen: Mutex::default(),
             languages: Mutex::new(Languages { text: String::new(), start: Instant::now(), renewed: None }),
+            packer: Mutex::default(),
         });
         let outlet = OutletConfig {
             dir: config.dir,
@@ -117,6 +118,15 @@ struct AgentPayloads {
     /// Languages seen since the list was renewed.
     seen: Mutex<BTreeSet<String>>,
     languages: Mutex<Languages>,
+    packer: Mutex<Packer>,
+}
+
+/// What packing needs, kept from one payload to the next: a few MiB that would
+/// be new pages each time.
+#[derive(Default)]
+struct Packer {
+    body: Vec<u8>,
+    zstd: Option<zstd::bulk::Compressor<'static>>,
 }
 
 /// The list for `X-Datadog-Reported-Languages`: empty at first, renewed at the
@@ -175,15 +185,21 @@ impl Format for AgentPayloads {
     }
 
     fn pack(&self, pending: &Pending) -> std::io::Result<Request> {
-        let mut body = Vec::with_capacity(crate::MAX_PAYLOAD / 4);
-        encode_agent_payload(&self.agent, &mut body);
+        let mut packer = lock(&self.packer);
+        let Packer { body, zstd } = &mut *packer;
+        body.clear();
+        encode_agent_payload(&self.agent, body);
         pending.payloads.iter().for_each(|p| body.extend_from_slice(p));
+        let zstd = match zstd {
+            Some(zstd) => zstd,
+            None => zstd.insert(zstd::bulk::Compressor::new(1)?),
+        };
         Ok(Request {
             urgent: false,
             path: TRACES.into(),
             headers: self.headers("application/x-protobuf", "zstd"),
             items: pending.items,
-            body: zstd::bulk::compress(&body, 1)?.into(),
+            body: zstd.compress(body)?.into(),
         })
     }
 

@@ -4,7 +4,7 @@
 
 use crate::ack::{AllOf, refusal};
 use crate::sender::{Endpoint, Sender};
-use crate::spool::{Pending, Request, Spool, SpoolConfig, SpoolError, SpoolStats};
+use crate::spool::{ITEM_HEAD, Pending, Request, Spool, SpoolConfig, SpoolError, SpoolStats};
 use crate::transport::Transport;
 use bytes::Bytes;
 use spanloom_journal::SyncPolicy;
@@ -242,9 +242,11 @@ impl Outlet {
         }
     }
 
-    /// The batch as items of bounded size.
-    fn items(&self, batch: &Batch, out: &mut Vec<(u64, Bytes)>) {
-        let mut payload = Vec::new();
+    /// The batch as items of bounded size, with their heads.
+    fn items(&self, batch: &Batch, out: &mut Vec<Bytes>) {
+        // About as large as what was received; room that is not used is given back.
+        let mut payload = Vec::with_capacity(ITEM_HEAD + batch.arena.size() + 64 * batch.spans.len());
+        payload.extend_from_slice(&[0; ITEM_HEAD]);
         let spans = self.format.encode(batch, &mut payload);
         if payload.len() > MAX_PAYLOAD
             && self.format.splits()
@@ -253,8 +255,10 @@ impl Outlet {
             drop(payload);
             self.items(&first, out);
             self.items(&second, out);
-        } else if !payload.is_empty() {
-            out.push((spans, payload.into()));
+        } else if payload.len() > ITEM_HEAD {
+            payload[..ITEM_HEAD].copy_from_slice(&spans.to_le_bytes());
+            payload.shrink_to_fit();
+            out.push(payload.into());
         }
     }
 }
@@ -270,12 +274,12 @@ impl Exporter for Outlet {
             return;
         }
         let done = AllOf::new(answers, done);
-        for (spans, payload) in items {
+        for item in items {
             for sender in &self.senders {
                 let done = Arc::clone(&done);
                 let answer =
                     Box::new(move |result: Result<(), SpoolError>| done.one(result.map_err(refusal)));
-                sender.spool().append(spans, payload.clone(), answer);
+                sender.spool().append_framed(item.clone(), answer);
             }
         }
     }

@@ -6,6 +6,9 @@
 //! every acknowledged item is in one of the two and in no more than one:
 //! a request says up to which pending item it holds, and a restart forgets
 //! those.
+//!
+//! Memory: an item that waits is kept in memory while those before it are few
+//! ([`KEPT_BYTES`]); the others are read back when their turn comes.
 
 use bytes::Bytes;
 use spanloom_journal::{Config as JournalConfig, DoneFn, FrameRef, Journal, JournalError, SyncPolicy};
@@ -20,6 +23,11 @@ const REQUEST: u8 = 2;
 const DONE: u8 = 3;
 const PACKED: u8 = 4;
 const NUMBER: u8 = 5;
+
+/// Bytes of waiting items that stay in memory: enough for a few requests.
+const KEPT_BYTES: u64 = 8 << 20;
+/// Bytes before an item's payload in its frame: how many spans it holds.
+pub(crate) const ITEM_HEAD: usize = 8;
 
 /// Settings.
 #[derive(Clone, Debug)]
@@ -133,10 +141,26 @@ struct Waiting {
     in_flight: bool,
 }
 
+/// An item that waits to be packed.
+struct Item {
+    frame: FrameRef,
+    items: u64,
+    /// If it is in memory, too.
+    payload: Option<Bytes>,
+}
+
+impl Item {
+    fn bytes(&self) -> u64 {
+        u64::from(self.frame.len).saturating_sub(ITEM_HEAD as u64)
+    }
+}
+
 #[derive(Default)]
 struct State {
-    pending: BTreeMap<u64, (u64, Bytes)>,
+    pending: BTreeMap<u64, Item>,
     pending_bytes: u64,
+    /// Those of them in memory.
+    kept_bytes: u64,
     requests: BTreeMap<u64, Waiting>,
     bytes: u64,
     /// Sequence number of the newest request: frames behind it may be on
@@ -239,19 +263,17 @@ impl Spool {
                     let up_to = bytes.get(..8).and_then(|b| b.try_into().ok()).map_or(0, u64::from_le_bytes);
                     packed = packed.max(up_to);
                 }
-                PENDING if bytes.len() >= 8 => {
-                    let items = bytes.get(..8).and_then(|b| b.try_into().ok()).map_or(0, u64::from_le_bytes);
-                    // A copy: the slice would keep the whole file in memory.
-                    let payload = Bytes::copy_from_slice(&bytes[8..]);
-                    state.pending_bytes += payload.len() as u64;
-                    state.pending.insert(frame.seq, (items, payload));
+                PENDING => {
+                    if let Some(items) = item_head(&bytes) {
+                        state.pending.insert(frame.seq, Item { frame, items, payload: None });
+                    }
                 }
                 _ => {}
             },
         )?;
         let again = state.pending.split_off(&(packed + 1));
         state.pending = again;
-        state.pending_bytes = state.pending.values().map(|(_, p)| p.len() as u64).sum();
+        state.pending_bytes = state.pending.values().map(Item::bytes).sum();
         let damage = lost_ready.losses.iter().chain(&lost_pending.losses);
         let damage = damage
             .map(|l| {
@@ -278,29 +300,38 @@ impl Spool {
     }
 
     /// Takes an item; `done` is called when it is as safe as the policy asks.
-    pub fn append(&self, items: u64, payload: Bytes, done: Box<dyn FnOnce(Result<(), SpoolError>) + Send>) {
-        let mut framed = Vec::with_capacity(payload.len() + 8);
+    pub fn append(&self, items: u64, payload: &[u8], done: Box<dyn FnOnce(Result<(), SpoolError>) + Send>) {
+        let mut framed = Vec::with_capacity(ITEM_HEAD + payload.len());
         framed.extend_from_slice(&items.to_le_bytes());
-        framed.extend_from_slice(&payload);
-        let framed = Bytes::from(framed);
-        let kept = framed.slice(8..);
+        framed.extend_from_slice(payload);
+        self.append_framed(framed.into(), done);
+    }
+
+    /// The same for an item that has its head already: the number of spans in
+    /// [`ITEM_HEAD`] bytes.
+    pub(crate) fn append_framed(&self, framed: Bytes, done: Box<dyn FnOnce(Result<(), SpoolError>) + Send>) {
+        let items = item_head(&framed).unwrap_or_default();
+        let payload = framed.slice(ITEM_HEAD.min(framed.len())..);
         let state = Arc::clone(&self.state);
-        append(
-            &self.pending,
-            PENDING,
-            framed,
-            Box::new(move |result| match result {
-                Ok(frame) => {
-                    {
-                        let mut state = lock(&state);
-                        state.pending_bytes += kept.len() as u64;
-                        state.pending.insert(frame.seq, (items, kept));
-                    }
-                    done(Ok(()));
+        let written = Box::new(move |result: Result<FrameRef, JournalError>| match result {
+            Ok(frame) => {
+                {
+                    let mut state = lock(&state);
+                    let bytes = payload.len() as u64;
+                    state.pending_bytes += bytes;
+                    let keep = state.kept_bytes + bytes <= KEPT_BYTES;
+                    state.kept_bytes += if keep { bytes } else { 0 };
+                    let item = Item { frame, items, payload: keep.then_some(payload) };
+                    state.pending.insert(frame.seq, item);
                 }
-                Err(e) => done(Err(e.into())),
-            }),
-        );
+                done(Ok(()));
+            }
+            Err(e) => done(Err(e.into())),
+        });
+        // Written here: for most items that costs less than waking a thread.
+        if let Err(refused) = self.pending.append_here(PENDING, framed, written) {
+            (refused.done)(Err(refused.error));
+        }
     }
 
     /// Bytes that wait to be packed.
@@ -309,21 +340,51 @@ impl Spool {
     }
 
     /// The oldest waiting items, up to `limit` bytes but at least one. They
-    /// stay where they are until [`Spool::pack`].
+    /// stay where they are until [`Spool::pack`]. One that cannot be read back
+    /// is given up and counted.
     pub fn oldest(&self, limit: usize) -> Option<Pending> {
-        let state = lock(&self.state);
-        let mut out = Pending::default();
-        let mut size = 0;
-        for (seq, (items, payload)) in &state.pending {
-            if !out.payloads.is_empty() && size + payload.len() > limit {
-                break;
+        loop {
+            let chosen: Vec<(FrameRef, u64, Option<Bytes>)> = {
+                let state = lock(&self.state);
+                let mut size = 0;
+                let fits = |item: &&Item| {
+                    let first = size == 0;
+                    size += item.bytes();
+                    first || size <= limit as u64
+                };
+                state
+                    .pending
+                    .values()
+                    .take_while(fits)
+                    .map(|i| (i.frame, i.items, i.payload.clone()))
+                    .collect()
+            };
+            let mut out = Pending { up_to: chosen.last()?.0.seq, ..Pending::default() };
+            for (frame, items, payload) in chosen {
+                let read =
+                    || self.pending.read(frame).map(|framed| framed.slice(ITEM_HEAD.min(framed.len())..));
+                match payload.map_or_else(read, Ok) {
+                    Ok(payload) => {
+                        out.items += items;
+                        out.payloads.push(payload);
+                    }
+                    Err(e) => {
+                        tracing::error!(
+                            spans = items,
+                            "spans that waited to be sent cannot be read back: {e}"
+                        );
+                        let mut state = lock(&self.state);
+                        *state.dropped.entry("damaged_on_disk").or_default() += items;
+                        if let Some(item) = state.pending.remove(&frame.seq) {
+                            state.pending_bytes -= item.bytes();
+                        }
+                    }
+                }
             }
-            size += payload.len();
-            out.items += items;
-            out.up_to = *seq;
-            out.payloads.push(payload.clone());
+            if !out.payloads.is_empty() {
+                return Some(out);
+            }
         }
-        (!out.payloads.is_empty()).then_some(out)
     }
 
     /// Replaces items by the request that holds them. Blocks until it is on
@@ -334,7 +395,8 @@ impl Spool {
             let mut state = lock(&self.state);
             let later = state.pending.split_off(&(pending.up_to + 1));
             let packed = std::mem::replace(&mut state.pending, later);
-            state.pending_bytes -= packed.values().map(|(_, p)| p.len() as u64).sum::<u64>();
+            state.pending_bytes -= packed.values().map(Item::bytes).sum::<u64>();
+            state.kept_bytes -= packed.values().filter(|i| i.payload.is_some()).map(Item::bytes).sum::<u64>();
         }
         let marker = Bytes::copy_from_slice(&pending.up_to.to_le_bytes());
         append(&self.pending, PACKED, marker, Box::new(|_| ()));
@@ -498,7 +560,7 @@ impl Spool {
         SpoolStats {
             requests: state.requests.len() as u64,
             bytes: state.bytes,
-            pending_items: state.pending.values().map(|(n, _)| n).sum(),
+            pending_items: state.pending.values().map(|i| i.items).sum(),
             sent_items: self.sent_items.load(Relaxed),
             sent_requests: self.sent_requests.load(Relaxed),
             retries: self.retries.load(Relaxed),
@@ -512,6 +574,11 @@ impl Spool {
         self.pending.close();
         self.ready.close();
     }
+}
+
+/// Spans of an item, from the head of its frame.
+fn item_head(framed: &[u8]) -> Option<u64> {
+    framed.first_chunk::<ITEM_HEAD>().map(|head| u64::from_le_bytes(*head))
 }
 
 /// `number u64 | items u64 | urgent u8 | head length u32 | head | body`; the head

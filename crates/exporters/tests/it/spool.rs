@@ -12,7 +12,7 @@ fn open(dir: &Path, max_bytes: u64) -> Spool {
 fn append(spool: &Spool, text: &str) {
     let (tell, told) = std::sync::mpsc::channel();
     let payload = Bytes::copy_from_slice(text.as_bytes());
-    spool.append(1, payload, Box::new(move |r| tell.send(r).unwrap()));
+    spool.append(1, &payload, Box::new(move |r| tell.send(r).unwrap()));
     told.recv().unwrap().unwrap();
 }
 
