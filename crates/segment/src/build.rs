@@ -6,16 +6,15 @@ use crate::json::{Slot, Type, put_attrs, put_int, put_slot, put_str, put_value};
 use crate::meta::SegmentMeta;
 use crate::promote::choose;
 use crate::schema::{self as s};
-use crate::traces::RowFacts;
 use crate::writer::{SegmentWriter, WriteOptions};
 use spanloom_model::{
-    Batch, Chunk, Fate, NO_SCOPE, PRIORITY_NONE, Resource, Span, Status, Text, Value, flags,
+    Batch, Chunk, Fate, NO_SCOPE, PRIORITY_NONE, Resource, Span, Status, Text, Value,
 };
 use std::path::Path;
 
 /// A text attribute longer than this goes to the column `attributes_long`
 /// rather than into the set that spans share.
-const LONG_TEXT: usize = 128;
+pub(crate) const LONG_TEXT: usize = 128;
 /// Distinct attribute sets are remembered up to this many bytes.
 const SET_BYTES: usize = 8 << 20;
 /// Values of huge rows make columns check their open pages.
@@ -433,21 +432,7 @@ impl<'a> Builder<'a> {
             }
         }
         self.unchecked += size;
-        let facts = RowFacts {
-            trace_id: span.trace_id,
-            start: span.start,
-            has_start: span.flags & flags::NO_START == 0,
-            duration: span.duration,
-            error: span.is_error(),
-            orphan: parent_row.is_none() && !span.parent_id.is_zero() && span.parent_id != span.span_id,
-            root: span.parent_id.is_zero(),
-            kind: span.kind,
-            status: span.status,
-            service: service.as_bytes(),
-            name: name.as_bytes(),
-            resource: resource.as_bytes(),
-        };
-        self.writer.end_row(&facts)?;
+        self.writer.end_row()?;
         if self.unchecked > CHECK_BYTES {
             self.unchecked = 0;
             self.writer.settle()?;

@@ -1,14 +1,14 @@
 //! Encoding of one column chunk: pages, dictionary, and what the index needs
 //! to know about it.
 
-use crate::encoding::{
-    byte_width_of, put_delta, put_hybrid, put_ids, put_split, put_varint, stable_hash, width_of,
-};
+use crate::encoding::{byte_width_of, put_delta, put_hybrid, put_ids, put_split, put_varint, width_of};
 use crate::error::SegmentError;
 use crate::intern::Interner;
 use crate::schema::{Column, Shape};
+use crate::tags::{Entries, Holds};
+use crate::traces::Coded;
 
-/// Rows of a block: the unit of zone maps, postings and filters. Pages of all
+/// Rows of a block: the unit of zone maps, postings and tags. Pages of all
 /// columns begin at block boundaries unless values are huge.
 pub(crate) const BLOCK: usize = 1024;
 /// Blocks of a full row group.
@@ -24,9 +24,8 @@ const PAGE_MAX: usize = 1 << 20;
 const DICT_BYTES: usize = 1 << 20;
 const DICT_LEN: usize = (1 << 16) - 2 * BLOCK;
 
-/// Bits of a block filter per value, and probes.
-pub(crate) const FILTER_BITS: usize = 8;
-pub(crate) const FILTER_PROBES: u64 = 5;
+/// Probes of the block filters of version 1.
+const FILTER_PROBES: u64 = 5;
 
 /// Encoding of a page, as the page directory says it.
 pub(crate) mod enc {
@@ -55,8 +54,8 @@ pub(crate) struct Chunk {
     pub pages: Vec<Page>,
     /// Blocks in which each code of the dictionary occurs.
     pub postings: Vec<Blocks>,
-    /// Filters of plain blocks.
-    pub filters: Vec<(u16, Vec<u8>)>,
+    /// Attributes in it.
+    pub tags: Entries,
     /// Blocks with a value.
     pub filled: Blocks,
     /// First trace id of each page (column of ids only).
@@ -92,8 +91,7 @@ impl Zstd {
 pub(crate) struct ColumnWriter {
     shape: Shape,
     optional: bool,
-    /// Values of plain pages go into filters.
-    filtered: bool,
+    holds: Holds,
     plain: bool,
     dict: Interner,
     /// Changes whenever codes lose their meaning.
@@ -102,7 +100,6 @@ pub(crate) struct ColumnWriter {
     aligned: Option<bool>,
     block: usize,
     open: Open,
-    hashes: Vec<u64>,
     out: Chunk,
     compressed: usize,
     scratch: Vec<u8>,
@@ -113,18 +110,19 @@ fn empty_chunk() -> Chunk {
         dict: None,
         pages: Vec::new(),
         postings: Vec::new(),
-        filters: Vec::new(),
+        tags: Entries::default(),
         filled: Blocks::default(),
         first_ids: Vec::new(),
     }
 }
 
 impl ColumnWriter {
-    pub fn new(column: &Column) -> Self {
+    /// A writer for the column at a position of the schema.
+    pub fn new(position: usize, column: &Column) -> Self {
         Self {
             shape: column.shape,
             optional: column.optional,
-            filtered: column.attr.is_some(),
+            holds: Holds::of(position, column.attr.as_ref()),
             plain: matches!(column.shape, Shape::Ids | Shape::Noise),
             dict: Interner::default(),
             epoch: 0,
@@ -132,7 +130,6 @@ impl ColumnWriter {
             aligned: None,
             block: 0,
             open: Open::default(),
-            hashes: Vec::new(),
             out: empty_chunk(),
             compressed: 0,
             scratch: Vec::new(),
@@ -176,9 +173,7 @@ impl ColumnWriter {
     }
 
     fn plain_value(&mut self, value: &[u8]) {
-        if self.filtered {
-            self.hashes.push(stable_hash(value));
-        }
+        self.out.tags.add(self.holds, value, self.block);
         if self.shape == Shape::Texts {
             self.open.lens.push(value.len() as u32);
             self.open.data.extend_from_slice(value);
@@ -191,7 +186,7 @@ impl ColumnWriter {
 
     #[inline]
     pub fn push_word(&mut self, value: i64) {
-        if self.plain && !self.filtered {
+        if self.plain && self.holds == Holds::Nothing {
             self.mark(true);
             self.open.words.push(value);
         } else {
@@ -217,6 +212,27 @@ impl ColumnWriter {
     /// plain.
     pub fn code_of(&mut self, value: &[u8]) -> Option<u32> {
         if self.plain { None } else { Some(self.intern(value)) }
+    }
+
+    /// The last rows pushed, which must all be in the open page.
+    pub fn written(&self, rows: usize) -> Written<'_> {
+        let open = &self.open;
+        let defs = open.defs.len().saturating_sub(rows);
+        let values =
+            if self.optional { open.defs[defs..].iter().filter(|d| **d != 0).count() } else { rows };
+        let lens = open.lens.len().saturating_sub(values);
+        let texts: usize = open.lens[lens..].iter().map(|l| *l as usize).sum();
+        Written {
+            ids: &open.ids[open.ids.len().saturating_sub(values)..],
+            defs: open.defs[defs..].iter(),
+            optional: self.optional,
+            codes: open.codes[open.codes.len().saturating_sub(values)..].iter(),
+            words: open.words[open.words.len().saturating_sub(values)..].iter(),
+            lens: open.lens[lens..].iter(),
+            texts: &open.data[open.data.len().saturating_sub(texts)..],
+            dict: &self.dict,
+            epoch: self.epoch,
+        }
     }
 
     /// Epoch of codes now; none while the column is plain.
@@ -277,7 +293,6 @@ impl ColumnWriter {
                 self.go_plain();
             }
         }
-        self.end_filter();
         self.block += 1;
         if self.open.rows >= PAGE_BLOCKS * BLOCK || self.open_size() >= PAGE_BYTES {
             self.close_page(z)?;
@@ -299,16 +314,6 @@ impl ColumnWriter {
             self.plain_value(dict.get(code));
         }
         self.out.postings.clear();
-    }
-
-    fn end_filter(&mut self) {
-        if self.hashes.is_empty() {
-            return;
-        }
-        self.hashes.sort_unstable();
-        self.hashes.dedup();
-        self.out.filters.push((self.block as u16, make_filter(&self.hashes)));
-        self.hashes.clear();
     }
 
     fn close_page(&mut self, z: &mut Zstd) -> Result<(), SegmentError> {
@@ -385,7 +390,11 @@ impl ColumnWriter {
     /// Ends the row group.
     pub fn finish(&mut self, z: &mut Zstd) -> Result<Chunk, SegmentError> {
         self.close_page(z)?;
-        self.end_filter();
+        if self.holds != Holds::Nothing {
+            for (value, blocks) in self.dict.iter().zip(&self.out.postings) {
+                self.out.tags.add_coded(self.holds, value, blocks);
+            }
+        }
         if self.dict.len() > 0 && self.out.pages.iter().any(|p| p.enc == enc::DICT) {
             let raw = &mut self.scratch;
             raw.clear();
@@ -409,14 +418,46 @@ impl ColumnWriter {
     }
 }
 
-fn make_filter(hashes: &[u64]) -> Vec<u8> {
-    let mut filter = vec![0u8; (hashes.len() * FILTER_BITS).div_ceil(8).max(8)];
-    for h in hashes {
-        for bit in filter_bits(*h, filter.len()) {
-            filter[bit / 8] |= 1 << (bit % 8);
+/// Rows of a column that were just written, one after the other.
+pub(crate) struct Written<'a> {
+    /// Ids of all rows, in the column of ids.
+    pub ids: &'a [u128],
+    defs: std::slice::Iter<'a, u32>,
+    optional: bool,
+    codes: std::slice::Iter<'a, u32>,
+    words: std::slice::Iter<'a, i64>,
+    lens: std::slice::Iter<'a, u32>,
+    texts: &'a [u8],
+    dict: &'a Interner,
+    epoch: u32,
+}
+
+impl<'a> Written<'a> {
+    /// The word of the next row.
+    #[inline]
+    pub fn word(&mut self) -> Option<i64> {
+        if self.optional && self.defs.next() == Some(&0) {
+            return None;
+        }
+        match self.codes.next() {
+            Some(code) => self.dict.get(*code).try_into().map(i64::from_le_bytes).ok(),
+            None => self.words.next().copied(),
         }
     }
-    filter
+
+    /// The text of the next row of a required column, and its code.
+    #[inline]
+    pub fn text(&mut self) -> (&'a [u8], Coded) {
+        match self.codes.next() {
+            Some(code) => (self.dict.get(*code), Some((self.epoch, *code))),
+            None => {
+                let len = self.lens.next().copied().unwrap_or(0) as usize;
+                let (text, rest) = self.texts.split_at(len.min(self.texts.len()));
+                self.texts = rest;
+                (text, None)
+            }
+        }
+    }
 }
 
 fn filter_bits(hash: u64, bytes: usize) -> impl Iterator<Item = usize> {
@@ -428,7 +469,7 @@ fn filter_bits(hash: u64, bytes: usize) -> impl Iterator<Item = usize> {
     })
 }
 
-/// Whether the filter may hold the value.
+/// Whether a block filter of version 1 may hold the value.
 pub(crate) fn filter_has(filter: &[u8], hash: u64) -> bool {
     !filter.is_empty() && filter_bits(hash, filter.len()).all(|b| filter[b / 8] & (1 << (b % 8)) != 0)
 }

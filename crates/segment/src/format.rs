@@ -10,7 +10,10 @@ use crate::error::{Decoded, Malformed, SegmentError};
 
 /// Version of the directory layout, of `index`, `traces` and of the meaning of
 /// the columns of `spans.parquet`.
-pub(crate) const VERSION: u32 = 1;
+///
+/// 2: traces and lists of operations in order of time, lists of resources,
+/// tags instead of block filters, zones in sections of their own.
+pub(crate) const VERSION: u32 = 2;
 pub(crate) const MAGIC: &[u8; 8] = b"SPLSEG\r\n";
 pub(crate) const SPANS: &str = "spans.parquet";
 pub(crate) const TRACES: &str = "traces";
@@ -43,12 +46,22 @@ impl SectionKey {
     pub const fn postings(group: u32, column: usize) -> Self {
         Self { kind: 8, group, column: column as u32 }
     }
+    /// Version 1 only.
+    pub const fn filters(group: u32, column: usize) -> Self {
+        Self { kind: 9, group, column: column as u32 }
+    }
     pub const TIMES: Self = Self { kind: 10, group: 0, column: 0 };
     pub const fn operation_lists(part: u32) -> Self {
         Self { kind: 11, group: part, column: 0 }
     }
-    pub const fn filters(group: u32, column: usize) -> Self {
-        Self { kind: 9, group, column: column as u32 }
+    pub const fn order(part: u32) -> Self {
+        Self { kind: 12, group: part, column: 0 }
+    }
+    pub const fn zones(group: u32) -> Self {
+        Self { kind: 13, group, column: 0 }
+    }
+    pub const fn tags(group: u32) -> Self {
+        Self { kind: 14, group, column: 0 }
     }
 }
 

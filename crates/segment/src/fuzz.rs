@@ -5,8 +5,10 @@
 use crate::encoding::Reader;
 use crate::json::Parser;
 use crate::page::{Dict, Page, decompress};
+use crate::recent;
 use crate::schema::{self, Shape};
 use crate::segment::{self, PagePlace, Place, Segment};
+use crate::tags::Tags;
 use crate::traces::{self, Strings, TraceBlock};
 use crate::{Hits, SegmentError, format, rows};
 use spanloom_model::{Batch, Search, TraceId};
@@ -24,14 +26,16 @@ pub fn decode(bytes: &[u8]) {
         0 => drop(format::read_tail(rest)),
         1 => drop(format::read_directory(rest)),
         2 => drop(segment::read_columns(rest)),
-        3 => drop(segment::read_group(rest, n)),
+        3 => drop(segment::read_group(rest, n, u32::from(b >> 7) + 1)),
         4 => drop(segment::read_postings(rest)),
         5 => drop(segment::read_filters(rest)),
         6 => drop(segment::read_fences(rest)),
         7 => drop(traces::read_directory(rest)),
         8 => {
-            if let Ok(strings) = Strings::read(rest) {
-                drop(traces::read_operations(rest, &strings));
+            if let Ok(strings) = Strings::read(rest)
+                && let Ok(listed) = traces::read_operations(rest, u32::from(b >> 7) + 1)
+            {
+                listed.list.iter().for_each(|o| drop(traces::Operations::names(o, &strings)));
             }
         }
         9 => {
@@ -47,8 +51,20 @@ pub fn decode(bytes: &[u8]) {
         13 => drop(rows::read_chunk(rest, &mut batch)),
         14 => drop(rows::read_events(rest, &mut batch)),
         15 => drop(rows::read_links(rest, &mut batch)),
-        18 => drop(crate::recent::Times::read(rest)),
-        19 => drop(crate::recent::read_list(rest, 0, n, &mut Vec::new())),
+        18 => drop((recent::Times::read(rest), recent::v1::Whole::read(rest))),
+        19 => {
+            let place = recent::ListPlace { part: 0, at: 0, len: u32::from(a) };
+            let _ = recent::read_list(rest, place, n, 0, &mut Vec::new());
+            let _ = recent::v1::read_list(rest, 0, &vec![0; n], &mut Vec::new());
+        }
+        20 => drop(recent::Order::read(rest, n)),
+        21 => drop(segment::read_zones(&mut Reader::new(rest))),
+        22 => {
+            if let Ok(tags) = Tags::read(rest) {
+                let hash = u32::from(a) << 16 | n as u32;
+                let _ = tags.page(hash).map(|p| p.blocks(rest, hash, &mut Default::default()));
+            }
+        }
         16 => drop(decompress(rest, n)),
         17 => drop(Dict::read(rest.to_vec(), n, if b & 64 == 0 { Shape::Texts } else { Shape::Words })),
         _ => {

@@ -6,11 +6,13 @@
 //! that a caller who wants twenty pays for little more than twenty.
 
 use crate::column::{BLOCK, Blocks, GROUP_BLOCKS, block_list};
-use crate::error::SegmentError;
-use crate::recent::{Times, upper};
+use crate::error::{Malformed, SegmentError};
+use crate::format;
+use crate::recent::{Order, Times, upper};
 use crate::schema::{self as s};
-use crate::search::{NO, Run, YES};
+use crate::search::{NO, NONE, Run, Tagged, YES};
 use crate::segment::Segment;
+use crate::traces::ListPlace;
 use spanloom_model::{Cond, Cursor, Expr, Search, TraceId, WindowOn};
 use std::cmp::Reverse;
 use std::collections::HashMap;
@@ -34,9 +36,21 @@ const ALL: Blocks = [u64::MAX; GROUP_BLOCKS / 64];
 /// Blocks that are always scanned, and the part of all blocks that is.
 const SCAN_BLOCKS: usize = 16;
 const SCAN_PART: usize = 8;
+/// An operation in more than one of so many traces is not worth its list.
+const DENSE: u64 = 6;
+/// Judging the rows of a block costs about as much as trying so many traces.
+const TRACES_PER_BLOCK: usize = 4;
 /// Traces tried at first, and at most at once.
 const FIRST_STEP: usize = 24;
 const LARGEST_STEP: usize = 4096;
+
+/// Traces to be tried, newest first.
+enum Candidates {
+    /// All from a rank on.
+    From(u32),
+    /// Those of these ranks.
+    Listed(Vec<u32>),
+}
 
 /// The traces of a segment that meet at least one condition of a search,
 /// newest first by [`Hit::start`], ties by id. Made by [`Segment::search`].
@@ -48,11 +62,14 @@ pub struct Hits<'s> {
     runs: Vec<Option<Run<'s>>>,
     /// Blocks worth looking at, per row group and condition; empty: all.
     blocks: Vec<Vec<Blocks>>,
+    /// None if all hits are in `ready`.
     times: Option<Arc<Times>>,
-    /// Traces not tried yet, newest first, from `at` on.
-    candidates: Vec<u32>,
+    candidates: Candidates,
+    /// Candidates that have been tried.
     at: usize,
     step: usize,
+    /// Part of the order that was used last.
+    order: Option<(u32, Arc<Order>)>,
     /// Hits found and not given out, newest last.
     ready: Vec<Hit>,
 }
@@ -87,9 +104,10 @@ impl Segment {
             runs: (0..self.group_rows.len()).map(|_| None).collect(),
             blocks: Vec::new(),
             times: None,
-            candidates: Vec::new(),
+            candidates: Candidates::Listed(Vec::new()),
             at: 0,
             step: FIRST_STEP,
+            order: None,
             ready: Vec::new(),
         };
         hits.plan(blocks, part)?;
@@ -114,56 +132,57 @@ impl Segment {
         Ok(out)
     }
 
-    /// Traces of the operations that an expression names, or none if it does
+    /// Lists of the operations that an expression names, or none if it does
     /// not name any or their lists do not tell.
-    fn named(&self, expr: &Expr) -> Result<Option<Vec<u32>>, SegmentError> {
+    fn named(&self, expr: &Expr) -> Result<Option<Vec<ListPlace>>, SegmentError> {
         let parts = match expr {
             Expr::And(parts) => &parts[..],
             one => std::slice::from_ref(one),
         };
-        let mut conds = Vec::new();
+        let (mut services, mut names) = (Vec::new(), Vec::new());
         for p in parts {
             match p {
-                Expr::Is(c @ Cond::Service { .. }) => conds.push(c),
-                // A span is also found by its resource, which is not listed.
-                Expr::Is(c @ Cond::Name { .. }) if !self.has_resources()? => conds.push(c),
+                Expr::Is(Cond::Service { name, fold }) => services.push((name, *fold)),
+                Expr::Is(Cond::Name { name, fold }) => names.push((name, *fold)),
                 _ => {}
             }
         }
-        let listed = self.listed()?;
-        if conds.is_empty() || listed.cut {
+        if services.is_empty() && names.is_empty() {
             return Ok(None);
         }
-        let mut out = Vec::new();
-        let same = |a: &str, b: &str, fold: bool| {
-            a == b || fold && (a.eq_ignore_ascii_case(b) || a.to_lowercase() == b.to_lowercase())
+        let listed = self.listed()?;
+        if listed.resources_cut {
+            // A span is also found by its resource.
+            names.clear();
+        }
+        if listed.cut || services.is_empty() && names.is_empty() {
+            return Ok(None);
+        }
+        let strings = self.strings()?;
+        let same = |text: &[u8], (name, fold): &(&String, bool)| {
+            text == name.as_bytes()
+                || *fold
+                    && std::str::from_utf8(text).is_ok_and(|t| {
+                        t.eq_ignore_ascii_case(name) || t.to_lowercase() == name.to_lowercase()
+                    })
         };
+        let fitting = |wanted: &[(&String, bool)]| -> Vec<bool> {
+            let text = |n| strings.get(n).unwrap_or_default();
+            (0..strings.len()).map(|n| wanted.iter().all(|w| same(text(n), w))).collect()
+        };
+        let (services, names) = (fitting(&services), fitting(&names));
+        let fits = |of: &[bool], n: u32| of.get(n as usize).copied().unwrap_or(false);
+        let mut out = Vec::new();
         for o in &listed.list {
-            let fits = conds.iter().all(|c| match c {
-                Cond::Service { name, fold } => same(&o.service, name, *fold),
-                Cond::Name { name, fold } => same(&o.operation.name, name, *fold),
-                _ => true,
-            });
+            if !fits(&services, o.service) || !fits(&names, o.name) {
+                continue;
+            }
             match o.list {
-                _ if !fits => {}
                 None => return Ok(None),
-                Some(list) => self.operation_traces(list, &mut out)?,
+                Some(list) => out.push(list),
             }
         }
-        out.sort_unstable();
-        out.dedup();
         Ok(Some(out))
-    }
-
-    /// Whether any span has a resource (Datadog's).
-    fn has_resources(&self) -> Result<bool, SegmentError> {
-        for g in 0..self.group_rows.len() as u32 {
-            let dict = self.dict(g, s::RESOURCE)?;
-            if (0..dict.len() as u32).any(|c| !dict.bytes(c).is_empty()) || dict.len() == 0 {
-                return Ok(true);
-            }
-        }
-        Ok(false)
     }
 }
 
@@ -181,63 +200,84 @@ impl<'s> Hits<'s> {
         self.search.window_on == WindowOn::SpanStart
     }
 
-    fn run(&mut self, group: u32) -> Result<&mut Run<'s>, SegmentError> {
-        let place = &mut self.runs[group as usize];
-        match place {
-            Some(run) => Ok(run),
-            None => Ok(place.insert(Run::new(self.segment, group)?)),
+    fn run(&mut self, group: u32) -> &mut Run<'s> {
+        let segment = self.segment;
+        self.runs[group as usize].get_or_insert_with(|| Run::new(segment, group))
+    }
+
+    /// Ranks of the traces in which the operations occur that the search
+    /// names, if it names some in each of its conditions.
+    fn listed(&self) -> Result<Option<Vec<u32>>, SegmentError> {
+        let mut out = Vec::new();
+        for expr in &self.search.each {
+            let Some(lists) = self.segment.named(expr)? else { return Ok(None) };
+            let least = least_duration(expr);
+            let total: u64 = lists.iter().map(|l| u64::from(l.len)).sum();
+            if least <= 0 && total > 64 && total * DENSE > self.segment.meta.traces {
+                return Ok(None);
+            }
+            for list in lists {
+                self.segment.operation_ranks(list, least, &mut out)?;
+            }
         }
+        out.sort_unstable();
+        out.dedup();
+        Ok(Some(out))
+    }
+
+    /// Finds the blocks worth looking at; how many there are of how many.
+    fn prune(&mut self, tagged: &[Tagged]) -> Result<(usize, usize), SegmentError> {
+        let segment = self.segment;
+        let (windowed, window) = (self.windowed(), self.search.window);
+        let (mut wanted, mut total) = (0, 0);
+        let each = std::mem::take(&mut self.search.each);
+        for g in 0..segment.group_rows.len() as u32 {
+            let mut sets = Vec::with_capacity(each.len());
+            for (expr, tagged) in each.iter().zip(tagged) {
+                let mut blocks = NONE;
+                let known = tagged.blocks(segment, g)?;
+                if known != Some(NONE) {
+                    blocks = self.run(g).prune(expr)?;
+                    if windowed {
+                        for (b, zone) in segment.zones(g)?.iter().enumerate() {
+                            if zone.min_start > window.end || zone.max_start < window.start {
+                                blocks[b / 64] &= !(1 << (b % 64));
+                            }
+                        }
+                    }
+                }
+                wanted += block_list(&blocks).count();
+                sets.push(blocks);
+            }
+            total += segment.blocks(g) * each.len();
+            self.blocks.push(sets);
+        }
+        self.search.each = each;
+        Ok((wanted, total))
     }
 
     fn plan(&mut self, scan_blocks: usize, scan_part: usize) -> Result<(), SegmentError> {
-        let segment = self.segment;
-        let mut named = Some(Vec::new());
-        for expr in &self.search.each {
-            named = match (named, segment.named(expr)?) {
-                (Some(mut all), Some(more)) => {
-                    all.extend(more);
-                    Some(all)
-                }
-                _ => None,
+        let tagged: Vec<Tagged> = self.search.each.iter().map(Tagged::of).collect();
+        let listed = self.listed()?;
+        if listed.is_none() || tagged.iter().all(Tagged::tells) {
+            let (wanted, total) = self.prune(&tagged)?;
+            let few = match &listed {
+                None => wanted <= scan_blocks.max(total / scan_part),
+                Some(ranks) => wanted <= scan_blocks && wanted * TRACES_PER_BLOCK <= ranks.len(),
             };
-        }
-        if let Some(mut list) = named {
-            list.sort_unstable();
-            list.dedup();
-            self.candidates = list;
-        } else {
-            let (mut wanted, mut total) = (0, 0);
-            let each = std::mem::take(&mut self.search.each);
-            for g in 0..segment.group_rows.len() as u32 {
-                let (windowed, window) = (self.windowed(), self.search.window);
-                let run = self.run(g)?;
-                let mut sets = Vec::new();
-                for expr in &each {
-                    let mut blocks = run.prune(expr)?;
-                    for (b, zone) in run.dir.zones.iter().enumerate() {
-                        if windowed && (zone.min_start > window.end || zone.max_start < window.start) {
-                            blocks[b / 64] &= !(1 << (b % 64));
-                        }
-                    }
-                    wanted += block_list(&blocks).count();
-                    sets.push(blocks);
-                }
-                total += run.dir.zones.len() * each.len();
-                self.blocks.push(sets);
-            }
-            self.search.each = each;
-            if wanted <= scan_blocks.max(total / scan_part) {
+            if few {
                 return self.scan();
             }
-            let times = segment.times()?;
-            let from = if self.windowed() { times.first_until(self.search.window.end) } else { 0 };
-            self.candidates = times.order.get(from..).unwrap_or_default().to_vec();
-            self.times = Some(times);
-            return Ok(());
         }
-        let times = segment.times()?;
-        let bucket = |t: &u32| times.bucket.get(*t as usize).copied().unwrap_or(u16::MAX);
-        self.candidates.sort_by_cached_key(bucket);
+        let times = self.segment.times()?;
+        let from = if self.windowed() { times.first_until(self.search.window.end) } else { 0 };
+        self.candidates = match listed {
+            None => Candidates::From(from),
+            Some(mut ranks) => {
+                ranks.drain(..ranks.partition_point(|r| *r < from));
+                Candidates::Listed(ranks)
+            }
+        };
         self.times = Some(times);
         Ok(())
     }
@@ -254,13 +294,17 @@ impl<'s> Hits<'s> {
                 let bit = 1u64 << i;
                 for block in block_list(&self.blocks[g][i].clone()) {
                     let segment = self.segment;
-                    let run = self.run(g as u32)?;
-                    let rows = block * BLOCK..((block + 1) * BLOCK).min(run.dir.rows);
+                    let end = segment.group_rows[g] as usize;
+                    let rows = block * BLOCK..((block + 1) * BLOCK).min(end);
                     if rows.is_empty() {
                         continue;
                     }
-                    let zone = run.dir.zones[block];
-                    let inside = window.contains(zone.min_start) && window.contains(zone.max_start);
+                    let inside = windowed
+                        && segment
+                            .zones(g as u32)?
+                            .get(block)
+                            .is_some_and(|z| window.contains(z.min_start) && window.contains(z.max_start));
+                    let run = self.run(g as u32);
                     run.eval(expr, &rows, &mut verdict)?;
                     for (row, v) in rows.zip(&verdict).filter(|(_, v)| **v != NO) {
                         if windowed && !inside && !window.contains(run.view.word(s::START, row)?.unwrap_or(0))
@@ -300,11 +344,36 @@ impl<'s> Hits<'s> {
         self.ready.sort_unstable_by_key(|h| (h.start, Reverse(h.trace_id)));
     }
 
+    /// The rank of a candidate.
+    fn candidate(&self, at: usize) -> Option<u32> {
+        match &self.candidates {
+            Candidates::Listed(ranks) => ranks.get(at).copied(),
+            Candidates::From(first) => {
+                let rank = *first as usize + at;
+                self.times.as_ref().filter(|t| rank < t.traces).map(|_| rank as u32)
+            }
+        }
+    }
+
     /// No trace that is not tried yet starts after this.
     fn untried(&self) -> Option<i64> {
-        let times = self.times.as_ref()?;
-        let next = *self.candidates.get(self.at)?;
-        times.latest.get(usize::from(*times.bucket.get(next as usize)?)).copied()
+        let rank = self.candidate(self.at)?;
+        self.times.as_ref().map(|t| t.latest(rank))
+    }
+
+    /// Number of the trace of a rank, and the class of its length.
+    fn ranked(&mut self, rank: u32) -> Result<(u32, u8), SegmentError> {
+        let (part, at) = self.segment.order_place(rank);
+        let order = match &self.order {
+            Some((known, order)) if *known == part => order,
+            _ => &self.order.insert((part, self.segment.order(part)?)).1,
+        };
+        order.get(at).ok_or_else(|| self.segment.damaged(format::INDEX, Malformed("a rank has no trace")))
+    }
+
+    /// Nothing is left to be tried.
+    fn give_up(&mut self) {
+        self.candidates = Candidates::Listed(Vec::new());
     }
 
     /// No further hit starts after this; none if there is no further hit.
@@ -327,7 +396,7 @@ impl<'s> Hits<'s> {
                 (_, None) => return Ok(None),
                 _ => {
                     if let Err(e) = self.advance() {
-                        self.candidates.clear();
+                        self.give_up();
                         self.ready.clear();
                         return Err(e);
                     }
@@ -347,7 +416,7 @@ impl<'s> Hits<'s> {
         if self.ready.is_empty()
             && let Err(e) = self.advance()
         {
-            self.candidates.clear();
+            self.give_up();
             return Err(e);
         }
         let mut out = std::mem::take(&mut self.ready);
@@ -360,35 +429,35 @@ impl<'s> Hits<'s> {
     /// Tries the next traces.
     fn advance(&mut self) -> Result<(), SegmentError> {
         let Some(times) = self.times.clone() else { return Ok(()) };
-        let end = (self.at + self.step).min(self.candidates.len());
-        let mut tried = self.candidates[self.at..end].to_vec();
-        self.at = end;
-        self.step = (self.step * 2).min(LARGEST_STEP);
         let window = self.search.window;
         let least = self.search.each.iter().map(least_duration).min().unwrap_or(i64::MIN);
-        tried.retain(|t| {
-            let (Some(bucket), Some(class)) =
-                (times.bucket.get(*t as usize).copied(), times.class.get(*t as usize).copied())
-            else {
-                return false;
-            };
+        let end = self.at + self.step;
+        let mut tried = Vec::with_capacity(self.step);
+        while self.at < end
+            && let Some(rank) = self.candidate(self.at)
+        {
+            self.at += 1;
+            let (ordinal, class) = self.ranked(rank)?;
             let reach = upper(class);
-            let latest = times.latest.get(usize::from(bucket)).copied().unwrap_or(i64::MAX);
-            let earliest = times.latest.get(usize::from(bucket) + 1).copied().unwrap_or(i64::MIN);
             let outside = self.windowed()
                 && reach != i64::MAX
-                && (latest.saturating_add(reach) < window.start || earliest > window.end);
-            !outside && reach >= least
-        });
+                && (times.latest(rank).saturating_add(reach) < window.start
+                    || times.earliest(rank) > window.end);
+            if !outside && reach >= least {
+                tried.push((ordinal, reach != i64::MAX));
+            }
+        }
+        self.step = (self.step * 2).min(LARGEST_STEP);
         tried.sort_unstable();
-        for ordinal in tried {
-            self.try_trace(ordinal, &times)?;
+        for (ordinal, bounded) in tried {
+            self.try_trace(ordinal, bounded)?;
         }
         self.order();
         Ok(())
     }
 
-    fn try_trace(&mut self, ordinal: u32, times: &Times) -> Result<(), SegmentError> {
+    /// Looks whether a trace is a hit; in a `bounded` one every span has a start.
+    fn try_trace(&mut self, ordinal: u32, bounded: bool) -> Result<(), SegmentError> {
         let (id, parts) = self.segment.by_ordinal(ordinal)?;
         let (windowed, window) = (self.windowed(), self.search.window);
         let each = std::mem::take(&mut self.search.each);
@@ -405,7 +474,7 @@ impl<'s> Hits<'s> {
                 if !worth {
                     continue;
                 }
-                let run = self.run(*group)?;
+                let run = self.run(*group);
                 run.eval(expr, rows, &mut verdict)?;
                 for (row, v) in rows.clone().zip(&verdict).filter(|(_, v)| **v != NO) {
                     if windowed && !window.contains(run.view.word(s::START, row)?.unwrap_or(0)) {
@@ -420,11 +489,10 @@ impl<'s> Hits<'s> {
         }
         self.search.each = each;
         if mask != 0 {
-            let bounded = times.class.get(ordinal as usize).is_some_and(|c| upper(*c) != i64::MAX);
             let start = match parts.first() {
-                // Every span has a start: the first row's is the earliest.
+                // The first row's start is the earliest.
                 Some((group, rows)) if bounded => {
-                    self.run(*group)?.view.word(s::START, rows.start)?.unwrap_or(0)
+                    self.run(*group).view.word(s::START, rows.start)?.unwrap_or(0)
                 }
                 _ => self.segment.trace_start(ordinal)?,
             };

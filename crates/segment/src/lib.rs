@@ -3,7 +3,7 @@
 //! A segment is a directory `seg-<minstart>-<maxstart>-<id>/` with three
 //! files: `spans.parquet` (one row per span, sorted by trace id and start;
 //! any Parquet reader opens it), `traces` (one record per trace) and `index`
-//! (page directory, trace filter, postings, block filters, zone maps). The
+//! (page directory, trace filter, postings, tags, zone maps). The
 //! layout and its reasons are described in this crate's README.
 //!
 //! | file | holds |
@@ -12,10 +12,12 @@
 //! | `merge.rs` | [`merge`]: several segments to one |
 //! | `promote.rs` | which attributes get a column of their own |
 //! | `writer.rs` | rows to files: row groups, page directory, sections, atomic appearance |
-//! | `column.rs` | one column chunk: dictionary or plain pages, postings, filters |
+//! | `column.rs` | one column chunk: dictionary or plain pages, postings |
+//! | `tags.rs` | which blocks hold an attribute with a given value |
 //! | `traces.rs` | the trace table: [`TracePart`], operations |
 //! | `format.rs` | the file `index`: sections, checksums, trace filter |
 //! | `segment.rs` | [`Segment`]: an open segment; finding and decoding its parts |
+//! | `values.rs` | names, attribute keys and values that occur |
 //! | `page.rs` | decoded pages and dictionaries |
 //! | `rows.rs` | rows back to spans |
 //! | `recent.rs` | traces in order of time, and by operation |
@@ -51,7 +53,9 @@ mod rows;
 mod schema;
 mod search;
 mod segment;
+mod tags;
 mod traces;
+mod values;
 mod writer;
 
 pub use build::write_segment;

@@ -11,12 +11,11 @@ use crate::error::{Malformed, SegmentError};
 use crate::format;
 use crate::meta::SegmentMeta;
 use crate::page::{NO_CODE, Page};
-use crate::rows::{Assembler, View, kind_of, status_of};
+use crate::rows::{Assembler, View};
 use crate::schema::{self as s, Column};
 use crate::segment::Segment;
-use crate::traces::RowFacts;
 use crate::writer::{SegmentWriter, WriteOptions};
-use spanloom_model::{SpanId, TraceId, flags};
+use spanloom_model::{SpanId, TraceId};
 use std::path::Path;
 
 /// Contiguous rows of an input.
@@ -389,73 +388,10 @@ impl Merger<'_> {
                 }
             }
         }
-        let mut moved = parents.iter().peekable();
-        let mut at = 0;
-        for run in runs.iter() {
-            let Source { segment, cursors, .. } = &mut sources[run.input];
-            for row in run.row..run.row + run.len {
-                let mut pages = [const { None::<&Page> }; s::FIXED];
-                for (c, cursor) in cursors[..s::FIXED].iter_mut().enumerate() {
-                    if FACTS[c] {
-                        pages[c] = Some(cursor.page(segment, c, run.group, row)?);
-                    }
-                }
-                let word = |c: usize| pages[c].and_then(|p| p.word(row));
-                let text = |c: usize| pages[c].and_then(|p| p.bytes(row)).unwrap_or_default();
-                let (back, parent) = match moved.next_if(|p| p.at == at) {
-                    Some(p) => (p.row, p.id),
-                    None => (word(s::PARENT_ROW).unwrap_or(0), word(s::PARENT_ID).map(|p| p as u64)),
-                };
-                let id = pages[s::TRACE_ID].and_then(|p| p.id_at(row)).unwrap_or_default().1;
-                let span = word(s::SPAN_ID).unwrap_or(0) as u64;
-                let status = status_of(text(s::STATUS));
-                let facts = RowFacts {
-                    trace_id: TraceId(id),
-                    start: word(s::START).unwrap_or(0),
-                    has_start: word(s::FLAGS).unwrap_or(0) as u64 & flags::NO_START == 0,
-                    duration: word(s::DURATION).unwrap_or(0),
-                    error: word(s::ERROR).unwrap_or(0) != 0 || status == spanloom_model::Status::Error,
-                    orphan: parent.is_some_and(|p| p != span),
-                    root: back == 0 && parent.is_none(),
-                    kind: kind_of(text(s::KIND)),
-                    status,
-                    service: text(s::SERVICE),
-                    name: text(s::NAME),
-                    resource: text(s::RESOURCE),
-                };
-                writer.end_row(&facts)?;
-                at += 1;
-            }
-        }
+        writer.end_rows(*rows)?;
         runs.clear();
         parents.clear();
         *rows = 0;
         writer.settle()
     }
 }
-
-/// Columns that [`RowFacts`] are made of.
-const FACTS: [bool; s::FIXED] = {
-    let mut out = [false; s::FIXED];
-    let list = [
-        s::TRACE_ID,
-        s::SPAN_ID,
-        s::PARENT_ROW,
-        s::PARENT_ID,
-        s::START,
-        s::DURATION,
-        s::SERVICE,
-        s::NAME,
-        s::RESOURCE,
-        s::KIND,
-        s::STATUS,
-        s::ERROR,
-        s::FLAGS,
-    ];
-    let mut i = 0;
-    while i < list.len() {
-        out[list[i]] = true;
-        i += 1;
-    }
-    out
-};

@@ -1,16 +1,16 @@
-//! What makes "the newest traces of this operation" cheap: for each trace a
-//! coarse place in time and an upper bound of its durations, and for each
-//! operation the traces it occurs in.
+//! What makes "the newest traces of this operation" cheap. Traces have a rank,
+//! 0 for the newest. Lists of operations hold ranks, so they are in order of
+//! time; ranks are turned into traces part by part, as far as a search gets.
 
 use crate::encoding::{Reader, put_varint, put_zigzag};
 use crate::error::{Decoded, Malformed};
 
-/// Traces of a bucket, unless there would be more buckets than two bytes tell.
+/// Ranks that share one bound of their starts.
 const BUCKET: usize = 16;
-/// An operation in more than one of so many traces has no list.
-const DENSE: usize = 6;
+/// Ranks of a part of the order.
+pub(crate) const ORDER_PART: usize = 4096;
 /// Lists are stored in sections of about this many bytes.
-const PART: usize = 48 << 10;
+const LIST_PART: usize = 48 << 10;
 
 /// Smallest class whose [`upper`] is at least `x`: four classes per power of two.
 pub(crate) fn class(x: i64) -> u8 {
@@ -34,157 +34,298 @@ pub(crate) fn upper(class: u8) -> i64 {
     i64::try_from(value).unwrap_or(i64::MAX)
 }
 
-/// Place in time of every trace.
+/// When the traces of each rank start.
 #[derive(Debug)]
 pub(crate) struct Times {
-    /// Bucket of each trace, newest first.
-    pub bucket: Vec<u16>,
-    /// [`class`] of the longest span, or of the time from the first to the
-    /// last start if that is longer.
-    pub class: Vec<u8>,
-    /// Latest start within each bucket.
-    pub latest: Vec<i64>,
-    /// All traces by bucket, newest first: what a search tries that names no
-    /// operation. Sorting them anew for each would cost more than it reads.
-    pub order: Vec<u32>,
+    pub traces: usize,
+    bucket: usize,
+    /// Latest start of each bucket of ranks.
+    latest: Vec<i64>,
     /// Nothing is known about the times of some trace.
     pub endless: bool,
 }
 
 impl Times {
-    pub fn write(starts: &[i64], classes: &[u8]) -> Vec<u8> {
-        let n = starts.len();
-        let mut order: Vec<u32> = (0..n as u32).collect();
-        order.sort_unstable_by_key(|i| (std::cmp::Reverse(starts[*i as usize]), *i));
-        let size = BUCKET.max(n.div_ceil(1 << 16));
-        let mut bucket = vec![0u16; n];
-        let mut out = Vec::new();
-        put_varint(&mut out, n as u64);
-        put_varint(&mut out, size as u64);
-        let mut last = 0i64;
-        for (b, traces) in order.chunks(size).enumerate() {
-            let latest = starts[traces[0] as usize];
-            put_zigzag(&mut out, latest.wrapping_sub(last));
-            last = latest;
-            for t in traces {
-                bucket[*t as usize] = b as u16;
-            }
-        }
-        out.extend(bucket.iter().map(|b| *b as u8));
-        out.extend(bucket.iter().map(|b| (*b >> 8) as u8));
-        out.extend_from_slice(classes);
-        out
+    /// No trace of this rank or a later one starts after this.
+    pub fn latest(&self, rank: u32) -> i64 {
+        self.latest.get(rank as usize / self.bucket).copied().unwrap_or(i64::MAX)
     }
 
-    pub fn read(raw: &[u8]) -> Decoded<Self> {
-        let mut r = Reader::new(raw);
-        let n = r.count(raw.len() / 3)?;
-        let size = r.count(usize::MAX >> 1)?.max(1);
-        let mut latest = Vec::new();
-        let mut last = 0i64;
-        for _ in 0..n.div_ceil(size) {
-            last = last.wrapping_add(r.zigzag()?);
-            latest.push(last);
-        }
-        let (low, high) = (r.take(n)?, r.take(n)?);
-        let bucket: Vec<u16> =
-            low.iter().zip(high).map(|(l, h)| u16::from(*l) | u16::from(*h) << 8).collect();
-        if bucket.iter().any(|b| usize::from(*b) >= latest.len()) {
-            return Err(Malformed("a trace has no place in time"));
-        }
-        let mut next = vec![0u32; latest.len() + 1];
-        for b in &bucket {
-            next[usize::from(*b) + 1] += 1;
-        }
-        for b in 1..next.len() {
-            next[b] += next[b - 1];
-        }
-        let mut order = vec![0u32; n];
-        for (trace, b) in bucket.iter().enumerate() {
-            let to = &mut next[usize::from(*b)];
-            order[*to as usize] = trace as u32;
-            *to += 1;
-        }
-        let class = r.take(n)?.to_vec();
-        let endless = class.iter().any(|c| upper(*c) == i64::MAX);
-        Ok(Self { bucket, class, latest, order, endless })
+    /// The trace of this rank starts no earlier.
+    pub fn earliest(&self, rank: u32) -> i64 {
+        self.latest.get(rank as usize / self.bucket + 1).copied().unwrap_or(i64::MIN)
     }
 
-    /// Where in [`Times::order`] the traces begin that may start at `end` or before.
-    pub fn first_until(&self, end: i64) -> usize {
+    /// The first rank whose trace may start at `end` or before.
+    pub fn first_until(&self, end: i64) -> u32 {
         let older = self.latest.get(1..).unwrap_or_default();
         if self.endless || !self.latest.is_sorted_by(|a, b| a >= b) {
             return 0;
         }
-        // A bucket's traces start no earlier than the next bucket's latest.
-        let buckets = older.partition_point(|latest| *latest > end);
-        self.order
-            .partition_point(|t| self.bucket.get(*t as usize).is_some_and(|b| usize::from(*b) < buckets))
+        (older.partition_point(|latest| *latest > end) * self.bucket) as u32
     }
 
     pub fn size(&self) -> usize {
-        self.bucket.len() * 7 + self.latest.len() * 8
+        self.latest.len() * 8
+    }
+
+    pub fn read(raw: &[u8]) -> Decoded<Self> {
+        let mut r = Reader::new(raw);
+        let traces = r.count(u32::MAX as usize)?;
+        let bucket = r.count(u32::MAX as usize)?.max(1);
+        let endless = r.u8()? != 0;
+        let latest = read_latest(&mut r, traces.div_ceil(bucket))?;
+        Ok(Self { traces, bucket, latest, endless })
     }
 }
 
-/// Traces of an operation while a segment is written.
+fn read_latest(r: &mut Reader<'_>, n: usize) -> Decoded<Vec<i64>> {
+    if n > r.left() {
+        return Err(Malformed("times end early"));
+    }
+    let mut last = 0i64;
+    (0..n)
+        .map(|_| {
+            last = last.wrapping_add(r.zigzag()?);
+            Ok(last)
+        })
+        .collect()
+}
+
+/// Part of the traces in order of rank.
+#[derive(Debug)]
+pub(crate) struct Order {
+    /// Number of each trace.
+    pub ordinals: Vec<u32>,
+    /// [`class`] of its longest span, or of the time from the first to the
+    /// last start if that is longer.
+    pub classes: Vec<u8>,
+}
+
+impl Order {
+    pub fn read(raw: &[u8], traces: usize) -> Decoded<Self> {
+        let n = raw.len() / 5;
+        let mut r = Reader::new(raw);
+        let streams = [r.take(n)?, r.take(n)?, r.take(n)?, r.take(n)?];
+        let ordinals: Vec<u32> =
+            (0..n).map(|i| u32::from_le_bytes([0, 1, 2, 3].map(|s: usize| streams[s][i]))).collect();
+        if ordinals.iter().any(|o| *o as usize >= traces) {
+            return Err(Malformed("a rank has no trace"));
+        }
+        Ok(Self { ordinals, classes: r.take(n)?.to_vec() })
+    }
+
+    /// Number of a trace and its class by its place.
+    pub fn get(&self, at: usize) -> Option<(u32, u8)> {
+        Some((*self.ordinals.get(at)?, *self.classes.get(at)?))
+    }
+
+    pub fn size(&self) -> usize {
+        self.ordinals.len() * 5
+    }
+}
+
+/// Times and order as sections, and the rank of each trace.
+pub(crate) struct Ranked {
+    pub times: Vec<u8>,
+    pub order: Vec<Vec<u8>>,
+    pub ranks: Vec<u32>,
+}
+
+/// Ranks the traces of a segment by their starts.
+pub(crate) fn rank(starts: &[i64], classes: &[u8]) -> Ranked {
+    let n = starts.len();
+    let mut order: Vec<u32> = (0..n as u32).collect();
+    order.sort_unstable_by_key(|i| (std::cmp::Reverse(starts[*i as usize]), *i));
+    let mut times = Vec::with_capacity(n / BUCKET * 5);
+    put_varint(&mut times, n as u64);
+    put_varint(&mut times, BUCKET as u64);
+    times.push(u8::from(classes.iter().any(|c| upper(*c) == i64::MAX)));
+    let mut last = 0i64;
+    for traces in order.chunks(BUCKET) {
+        let latest = starts[traces[0] as usize];
+        put_zigzag(&mut times, latest.wrapping_sub(last));
+        last = latest;
+    }
+    let parts = order.chunks(ORDER_PART).map(|part| {
+        let mut out = Vec::with_capacity(part.len() * 5);
+        for byte in 0..4 {
+            out.extend(part.iter().map(|t| t.to_le_bytes()[byte]));
+        }
+        out.extend(part.iter().map(|t| classes[*t as usize]));
+        out
+    });
+    let parts = parts.collect();
+    let mut ranks = vec![0u32; n];
+    for (rank, trace) in order.iter().enumerate() {
+        ranks[*trace as usize] = rank as u32;
+    }
+    Ranked { times, order: parts, ranks }
+}
+
+/// Traces of an operation while a segment is written, each with the class of
+/// the operation's longest span in it.
 #[derive(Default)]
 pub(crate) struct List {
     last: u32,
+    class: u8,
     n: u32,
     bytes: Vec<u8>,
 }
 
 impl List {
     #[inline]
-    pub fn add(&mut self, ordinal: u32) {
+    pub fn add(&mut self, ordinal: u32, class: u8) {
         if self.n > 0 && self.last == ordinal {
+            if class > self.class {
+                self.class = class;
+                if let Some(last) = self.bytes.last_mut() {
+                    *last = class;
+                }
+            }
             return;
         }
         put_varint(&mut self.bytes, u64::from(ordinal - self.last));
+        self.bytes.push(class);
         self.last = ordinal;
+        self.class = class;
         self.n += 1;
     }
+
 }
 
-/// Part of a list and place in it; none for a dense list.
-pub(crate) type Place = Option<(u32, u32)>;
+/// Where a list lies: part, place in it, number of traces.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct ListPlace {
+    pub part: u32,
+    pub at: u32,
+    pub len: u32,
+}
 
-/// Lays lists out in parts; for each list its part and place, or none if it
-/// is dense.
-pub(crate) fn put_lists(lists: &[&List], traces: usize) -> (Vec<Vec<u8>>, Vec<Place>) {
-    let mut parts: Vec<Vec<u8>> = Vec::new();
-    let mut places = Vec::new();
-    for list in lists {
-        if list.n as usize > 64 && list.n as usize * DENSE > traces {
-            places.push(None);
-            continue;
+/// Lists in the parts they are stored in.
+#[derive(Default)]
+pub(crate) struct ListParts {
+    pub parts: Vec<Vec<u8>>,
+    scratch: Vec<(u32, u8)>,
+}
+
+impl ListParts {
+    /// Appends a list, in order of rank.
+    pub fn put(&mut self, list: &List, ranks: &[u32]) -> ListPlace {
+        let scratch = &mut self.scratch;
+        scratch.clear();
+        // Written above: it is whole.
+        let mut r = Reader::new(&list.bytes);
+        let mut ordinal = 0u64;
+        while let (Ok(step), Ok(class)) = (r.varint(), r.u8()) {
+            ordinal += step;
+            scratch.push((ranks.get(ordinal as usize).copied().unwrap_or(0), class));
         }
-        if parts.last().is_none_or(|p| p.len() > PART) {
-            parts.push(Vec::new());
+        scratch.sort_unstable();
+        if self.parts.last().is_none_or(|p| p.len() > LIST_PART) {
+            self.parts.push(Vec::new());
         }
-        let number = parts.len() as u32 - 1;
-        let Some(part) = parts.last_mut() else { continue };
-        places.push(Some((number, part.len() as u32)));
-        put_varint(part, u64::from(list.n));
-        part.extend_from_slice(&list.bytes);
+        let number = self.parts.len() as u32 - 1;
+        let Some(part) = self.parts.last_mut() else { return ListPlace { part: 0, at: 0, len: 0 } };
+        let at = part.len() as u32;
+        let mut last = 0;
+        for (rank, _) in scratch.iter() {
+            put_varint(part, u64::from(rank - last));
+            last = *rank;
+        }
+        part.extend(scratch.iter().map(|(_, class)| *class));
+        ListPlace { part: number, at, len: scratch.len() as u32 }
     }
-    (parts, places)
 }
 
-/// Appends the traces of a list, which begins at `at` in its part.
-pub(crate) fn read_list(part: &[u8], at: u32, traces: usize, out: &mut Vec<u32>) -> Decoded<()> {
-    let mut r = Reader::new(part.get(at as usize..).ok_or(Malformed("a list is missing"))?);
-    let n = r.count(traces)?;
+/// Appends the ranks of a list's traces whose class reaches `least`.
+pub(crate) fn read_list(
+    part: &[u8],
+    place: ListPlace,
+    traces: usize,
+    least: i64,
+    out: &mut Vec<u32>,
+) -> Decoded<()> {
+    let mut r = Reader::new(part.get(place.at as usize..).ok_or(Malformed("a list is missing"))?);
+    let n = place.len as usize;
+    if n > r.left() {
+        return Err(Malformed("a list ends early"));
+    }
+    let mut ranks = Vec::with_capacity(n);
     let mut last = 0u64;
     for _ in 0..n {
         last += r.count(traces)? as u64;
         if last >= traces as u64 {
             return Err(Malformed("a list names a trace that is not there"));
         }
-        out.push(last as u32);
+        ranks.push(last as u32);
     }
+    let classes = r.take(n)?;
+    out.extend(ranks.iter().zip(classes).filter(|(_, c)| upper(**c) >= least).map(|(r, _)| *r));
     Ok(())
+}
+
+/// Order of time and lists as version 1 has them: three bytes per trace, and
+/// lists of numbers instead of ranks.
+pub(crate) mod v1 {
+    use super::{Order, Times, read_latest, upper};
+    use crate::encoding::Reader;
+    use crate::error::{Decoded, Malformed};
+    use std::sync::Arc;
+
+    /// Everything at once.
+    #[derive(Debug)]
+    pub(crate) struct Whole {
+        pub times: Arc<Times>,
+        pub order: Arc<Order>,
+        pub ranks: Vec<u32>,
+    }
+
+    impl Whole {
+        pub fn read(raw: &[u8]) -> Decoded<Self> {
+            let mut r = Reader::new(raw);
+            let n = r.count(raw.len() / 3)?;
+            let bucket = r.count(usize::MAX >> 1)?.max(1);
+            let latest = read_latest(&mut r, n.div_ceil(bucket))?;
+            let (low, high) = (r.take(n)?, r.take(n)?);
+            let buckets: Vec<usize> =
+                low.iter().zip(high).map(|(l, h)| usize::from(*l) | usize::from(*h) << 8).collect();
+            // Each bucket must hold as many traces as it has ranks.
+            let mut next: Vec<usize> = (0..latest.len()).map(|b| b * bucket).collect();
+            let mut ordinals = vec![u32::MAX; n];
+            let mut ranks = vec![0u32; n];
+            for (trace, b) in buckets.iter().enumerate() {
+                let rank = next.get_mut(*b).ok_or(Malformed("a trace has no place in time"))?;
+                if *rank >= ((b + 1) * bucket).min(n) {
+                    return Err(Malformed("a bucket of traces is too full"));
+                }
+                ordinals[*rank] = trace as u32;
+                ranks[trace] = *rank as u32;
+                *rank += 1;
+            }
+            let by_trace = r.take(n)?;
+            let classes: Vec<u8> = ordinals.iter().map(|o| by_trace.get(*o as usize).copied().unwrap_or(255)).collect();
+            let endless = classes.iter().any(|c| upper(*c) == i64::MAX);
+            let times = Arc::new(Times { traces: n, bucket, latest, endless });
+            Ok(Self { times, order: Arc::new(Order { ordinals, classes }), ranks })
+        }
+
+        pub fn size(&self) -> usize {
+            self.ranks.len() * 9 + self.times.size()
+        }
+    }
+
+    /// Appends the ranks of the traces of a list.
+    pub(crate) fn read_list(part: &[u8], at: u32, ranks: &[u32], out: &mut Vec<u32>) -> Decoded<()> {
+        let mut r = Reader::new(part.get(at as usize..).ok_or(Malformed("a list is missing"))?);
+        let n = r.count(ranks.len())?;
+        let mut last = 0usize;
+        for _ in 0..n {
+            last = last.saturating_add(r.count(ranks.len())?);
+            out.push(*ranks.get(last).ok_or(Malformed("a list names a trace that is not there"))?);
+        }
+        Ok(())
+    }
 }
 
 #[cfg(test)]
@@ -201,13 +342,38 @@ mod tests {
         }
 
         #[test]
-        fn times_are_in_order(starts in prop::collection::vec(any::<i64>(), 1..200)) {
-            let classes = vec![7; starts.len()];
-            let t = Times::read(&Times::write(&starts, &classes)).unwrap();
-            for (i, s) in starts.iter().enumerate() {
-                prop_assert!(t.latest[usize::from(t.bucket[i])] >= *s);
-                for (k, o) in starts.iter().enumerate() {
-                    prop_assert!(t.bucket[i] <= t.bucket[k] || s <= o);
+        fn traces_are_ranked_newest_first(starts in prop::collection::vec(any::<i64>(), 1..200)) {
+            let classes: Vec<u8> = (0..starts.len()).map(|i| i as u8 % 200).collect();
+            let ranked = rank(&starts, &classes);
+            let times = Times::read(&ranked.times).unwrap();
+            let order = Order::read(&ranked.order[0], starts.len()).unwrap();
+            for (rank, trace) in order.ordinals.iter().enumerate() {
+                let start = starts[*trace as usize];
+                prop_assert_eq!(ranked.ranks[*trace as usize] as usize, rank);
+                prop_assert_eq!(order.classes[rank], classes[*trace as usize]);
+                prop_assert!(times.latest(rank as u32) >= start && start >= times.earliest(rank as u32));
+                prop_assert!(rank as u32 >= times.first_until(start));
+            }
+        }
+
+        #[test]
+        fn a_list_keeps_its_traces_and_their_longest_spans(
+            mut rows in prop::collection::vec((0u32..100, 0i64..1 << 40), 1..200),
+            least in 0i64..1 << 40,
+        ) {
+            rows.sort_unstable_by_key(|r| r.0);
+            let mut list = List::default();
+            rows.iter().for_each(|(trace, duration)| list.add(*trace, class(*duration)));
+            // Higher numbers are newer.
+            let ranks: Vec<u32> = (0..100).rev().collect();
+            let mut parts = ListParts::default();
+            let place = parts.put(&list, &ranks);
+            let mut found = Vec::new();
+            read_list(&parts.parts[0], place, 100, least, &mut found).unwrap();
+            prop_assert!(found.is_sorted());
+            for (trace, duration) in rows {
+                if duration >= least {
+                    prop_assert!(found.contains(&(99 - trace)));
                 }
             }
         }

@@ -2,7 +2,7 @@
 //!
 //! Every condition is a disjunction over columns ("the attribute is in the
 //! set, or in a promoted column, or in the resource …"). A dictionary is
-//! tested once per value; postings, block filters and zone maps leave over
+//! tested once per value; tags, postings and zone maps leave over
 //! the blocks worth decoding; rows are then judged by codes, and only rows
 //! whose codes do not decide are rebuilt and given to [`Expr::matches`].
 
@@ -15,9 +15,11 @@ use crate::page::NO_CODE;
 use crate::rows::{Assembler, View, kind_of, read_events, read_links, read_process, read_scope, status_of};
 use crate::schema::{self as s};
 use crate::segment::{Group, Segment};
+use crate::tags;
 use spanloom_model::{
     Attr, AttrScope, Batch, Cond, Expr, Literal, Op, Range32, Span, SpanId, Status, Value, flags, keys,
 };
+use std::cell::OnceCell;
 use std::collections::HashMap;
 use std::sync::Arc;
 
@@ -28,7 +30,7 @@ pub(crate) const YES: u8 = 2;
 /// Not judged yet.
 const UNKNOWN: u8 = 3;
 
-const NONE: Blocks = [0; GROUP_BLOCKS / 64];
+pub(crate) const NONE: Blocks = [0; GROUP_BLOCKS / 64];
 
 /// One place where a condition may be met.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
@@ -43,21 +45,30 @@ enum Piece {
 pub(crate) struct Run<'s> {
     segment: &'s Segment,
     group: u32,
-    pub dir: Arc<Group>,
+    dir: OnceCell<Arc<Group>>,
     pub view: View<'s>,
     /// Verdict per code, by condition (its address) and column.
     verdicts: HashMap<(usize, usize), Vec<u8>, foldhash::fast::RandomState>,
 }
 
 impl<'s> Run<'s> {
-    pub fn new(segment: &'s Segment, group: u32) -> Result<Self, SegmentError> {
-        Ok(Self {
+    pub fn new(segment: &'s Segment, group: u32) -> Self {
+        Self {
             segment,
             group,
-            dir: segment.group(group)?,
+            dir: OnceCell::new(),
             view: View::new(segment, group),
             verdicts: HashMap::default(),
-        })
+        }
+    }
+
+    /// The directory of the row group, which many searches never need.
+    fn dir(&self) -> Result<&Group, SegmentError> {
+        if let Some(dir) = self.dir.get() {
+            return Ok(dir);
+        }
+        let dir = self.segment.group(self.group)?;
+        Ok(self.dir.get_or_init(|| dir))
     }
 
     pub fn id(&mut self, row: usize) -> Result<u128, SegmentError> {
@@ -207,12 +218,11 @@ impl<'s> Run<'s> {
     }
 
     /// Verdict on a value of a dictionary. A set that does not even contain
-    /// the key's text is not parsed.
+    /// the key's text, or says that its value lies in a column, is not parsed.
     fn judge_code(&self, expr: &Expr, column: usize, value: &[u8]) -> Result<u8, SegmentError> {
         if column == s::ATTRIBUTES
             && let Expr::Is(Cond::Attr { key, .. } | Cond::HasAttr { key, .. }) = expr
-            && key.bytes().all(|b| b > 0x1f && b != b'"' && b != b'\\')
-            && memchr::memmem::find(value, key.as_bytes()).is_none()
+            && !may_hold(value, key)
         {
             return Ok(NO);
         }
@@ -234,7 +244,7 @@ impl<'s> Run<'s> {
     /// All blocks of the row group.
     fn all(&self) -> Blocks {
         let mut out = NONE;
-        for b in 0..self.dir.zones.len() {
+        for b in 0..self.segment.blocks(self.group) {
             out[b / 64] |= 1 << (b % 64);
         }
         out
@@ -262,7 +272,7 @@ impl<'s> Run<'s> {
             }
             Expr::Is(Cond::Duration { min, max }) => {
                 let mut out = NONE;
-                for (b, z) in self.dir.zones.iter().enumerate() {
+                for (b, z) in self.segment.zones(self.group)?.iter().enumerate() {
                     if z.max_duration >= *min && z.min_duration <= *max {
                         out[b / 64] |= 1 << (b % 64);
                     }
@@ -275,6 +285,11 @@ impl<'s> Run<'s> {
                 Cond::Root | Cond::Error(false) | Cond::Status(_) | Cond::FullText(_) | Cond::Flags(_),
             ) => self.all(),
             Expr::Is(cond) => {
+                if let Some(hashes) = tags::wanted(cond)
+                    && let Some(blocks) = self.segment.tagged(self.group, &hashes)?
+                {
+                    return Ok(blocks);
+                }
                 let mut out = NONE;
                 for piece in self.pieces(cond) {
                     let blocks = match piece {
@@ -296,7 +311,7 @@ impl<'s> Run<'s> {
                 .map(|c| verdict((dict.bytes(c) == quiet) == (column == s::STATUS)))
                 .collect();
             let blocks = self.coded_blocks(column, &failed)?;
-            let plain = self.plain_blocks(column);
+            let plain = self.plain_blocks(column)?;
             out.iter_mut().zip(blocks).zip(plain).for_each(|((a, b), c)| *a |= b | c);
         }
         Ok(out)
@@ -312,15 +327,15 @@ impl<'s> Run<'s> {
         for (code, _) in verdicts.iter().enumerate().filter(|(_, v)| **v != NO) {
             match postings.get(code) {
                 Some(Some(blocks)) => out.iter_mut().zip(blocks).for_each(|(a, b)| *a |= b),
-                _ => return Ok(self.dir.columns[column].filled),
+                _ => return Ok(self.dir()?.columns[column].filled),
             }
         }
         Ok(out)
     }
 
     /// Blocks whose values are not in a dictionary.
-    fn plain_blocks(&self, column: usize) -> Blocks {
-        let c = &self.dir.columns[column];
+    fn plain_blocks(&self, column: usize) -> Result<Blocks, SegmentError> {
+        let c = &self.dir()?.columns[column];
         let mut out = NONE;
         for p in c.pages.iter().filter(|p| p.enc != enc::DICT && p.rows > 0) {
             for b in p.first_row / BLOCK..=(p.first_row + p.rows - 1) / BLOCK {
@@ -328,7 +343,7 @@ impl<'s> Run<'s> {
             }
         }
         out.iter_mut().zip(c.filled).for_each(|(a, b)| *a &= b);
-        out
+        Ok(out)
     }
 
     fn piece_blocks(&mut self, expr: &Expr, cond: &Cond, column: usize) -> Result<Blocks, SegmentError> {
@@ -340,12 +355,15 @@ impl<'s> Run<'s> {
         let out = self.coded_blocks(column, &verdicts);
         self.put_verdicts(expr, column, verdicts);
         let mut out = out?;
-        let plain = self.plain_blocks(column);
+        let plain = self.plain_blocks(column)?;
         if plain == NONE {
             return Ok(out);
         }
         let hashes = match (&self.segment.columns[column].attr, cond) {
-            (Some((_, kind)), Cond::Attr { op: Op::Eq, value, .. }) => equal_hashes(*kind, value),
+            // Later versions have tags instead of filters.
+            (Some((_, kind)), Cond::Attr { op: Op::Eq, value, .. }) if self.segment.meta.version == 1 => {
+                equal_hashes(*kind, value)
+            }
             _ => None,
         };
         let filters = self.segment.filters(self.group, column)?;
@@ -468,7 +486,7 @@ impl<'s> Run<'s> {
         rows: &std::ops::Range<usize>,
         out: &mut [u8],
     ) -> Result<(), SegmentError> {
-        let filled = self.dir.columns[column].filled;
+        let filled = self.dir()?.columns[column].filled;
         let blocks = rows.start / BLOCK..=(rows.end - 1) / BLOCK;
         if blocks.into_iter().all(|b| filled[b / 64] & (1 << (b % 64)) == 0) {
             return Ok(());
@@ -510,6 +528,75 @@ impl<'s> Run<'s> {
             row = end;
         }
         Ok(())
+    }
+}
+
+/// Whether an attribute set can hold a value under the key itself, and not
+/// only say that a column has it.
+fn may_hold(set: &[u8], key: &str) -> bool {
+    // Keys are written with escapes.
+    if key.bytes().any(|b| b <= 0x1f || b == b'"' || b == b'\\') {
+        return true;
+    }
+    let mut wanted = Vec::with_capacity(key.len() + 3);
+    wanted.push(b'"');
+    wanted.extend_from_slice(key.as_bytes());
+    wanted.extend_from_slice(b"\":");
+    let mut found = memchr::memmem::find_iter(set, &wanted);
+    found.any(|at| !set.get(at + wanted.len()..).is_some_and(|v| v.starts_with(b"{\"$column\":")))
+}
+
+/// What the tags of a row group say about an expression.
+pub(crate) enum Tagged {
+    Unknown,
+    Is(Vec<u32>),
+    And(Vec<Self>),
+    Or(Vec<Self>),
+}
+
+impl Tagged {
+    pub fn of(expr: &Expr) -> Self {
+        match expr {
+            Expr::Is(cond) => tags::wanted(cond).map_or(Self::Unknown, Self::Is),
+            Expr::And(parts) => {
+                let known: Vec<Self> = parts.iter().map(Self::of).filter(Self::tells).collect();
+                if known.is_empty() { Self::Unknown } else { Self::And(known) }
+            }
+            Expr::Or(parts) => {
+                let all: Vec<Self> = parts.iter().map(Self::of).collect();
+                if all.iter().all(Self::tells) { Self::Or(all) } else { Self::Unknown }
+            }
+            Expr::True | Expr::Not(_) => Self::Unknown,
+        }
+    }
+
+    /// Whether tags can exclude blocks.
+    pub fn tells(&self) -> bool {
+        !matches!(self, Self::Unknown)
+    }
+
+    /// Blocks of a row group that are not excluded; none if none is.
+    pub fn blocks(&self, segment: &Segment, group: u32) -> Result<Option<Blocks>, SegmentError> {
+        match self {
+            Self::Unknown => Ok(None),
+            Self::Is(hashes) => segment.tagged(group, hashes),
+            Self::And(parts) => {
+                let mut out: Option<Blocks> = None;
+                for part in parts {
+                    let Some(blocks) = part.blocks(segment, group)? else { continue };
+                    out.get_or_insert(blocks).iter_mut().zip(blocks).for_each(|(a, b)| *a &= b);
+                }
+                Ok(out)
+            }
+            Self::Or(parts) => {
+                let mut out = NONE;
+                for part in parts {
+                    let Some(blocks) = part.blocks(segment, group)? else { return Ok(None) };
+                    out.iter_mut().zip(blocks).for_each(|(a, b)| *a |= b);
+                }
+                Ok(Some(out))
+            }
+        }
     }
 }
 

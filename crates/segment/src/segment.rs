@@ -1,18 +1,18 @@
 //! An open segment: finding and decoding its parts.
 
 use crate::cache::Cache;
-use crate::column::{Blocks, GROUP_BLOCKS};
+use crate::column::{BLOCK, Blocks, GROUP_BLOCKS};
 use crate::encoding::{Reader, stable_hash};
 use crate::error::{Decoded, Malformed, SegmentError};
 use crate::format::{self, MAX_RAW, Section, SectionKey};
 use crate::json::Type;
 use crate::meta::SegmentMeta;
 use crate::page::{Dict, Page};
-use crate::recent::{self, Times};
+use crate::recent::{self, ORDER_PART, Order, Times, v1::Whole};
 use crate::schema::{self, Column};
-use crate::traces::{self, BlockPlace, Operations, Strings, TRACE_BLOCK, TraceBlock, TracePart};
-use spanloom_model::{AttrKey, Operation, TraceId};
-use std::collections::{BTreeMap, BTreeSet};
+use crate::tags::Tags;
+use crate::traces::{self, BlockPlace, ListPlace, Operations, Strings, TRACE_BLOCK, TraceBlock, TracePart};
+use spanloom_model::TraceId;
 use std::fs::File;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
@@ -56,7 +56,7 @@ pub(crate) struct ChunkPlace {
 /// Directory of a row group.
 #[derive(Debug)]
 pub(crate) struct Group {
-    pub rows: usize,
+    /// In version 1; later they are a section of their own.
     pub zones: Vec<Zone>,
     pub columns: Vec<ChunkPlace>,
 }
@@ -96,6 +96,9 @@ mod kind {
     pub const TIMES: u8 = 10;
     pub const OPERATIONS: u8 = 11;
     pub const LISTS: u8 = 12;
+    pub const ORDER: u8 = 13;
+    pub const ZONES: u8 = 14;
+    pub const TAGS: u8 = 15;
 }
 
 static NEXT: AtomicU64 = AtomicU64::new(0);
@@ -123,21 +126,26 @@ impl Drop for Segment {
     }
 }
 
-fn read_at(file: &File, path: &Path, place: &Place) -> Result<Vec<u8>, SegmentError> {
-    // zstd cannot expand further than about 1 : 32 768.
-    if place.raw > MAX_RAW || place.raw / 40_000 > place.len + 2 {
-        return Err(SegmentError::damaged(path, "a part claims an impossible size"));
-    }
-    let mut data = vec![0; place.len];
-    file.read_exact_at(&mut data, place.offset).map_err(|e| match e.kind() {
+fn read_checked(file: &File, path: &Path, offset: u64, len: usize, crc: u32) -> Result<Vec<u8>, SegmentError> {
+    let mut data = vec![0; len];
+    file.read_exact_at(&mut data, offset).map_err(|e| match e.kind() {
         std::io::ErrorKind::UnexpectedEof => {
             SegmentError::damaged(path, "it is shorter than its directory says")
         }
         _ => SegmentError::io("read", path)(e),
     })?;
-    if crc32fast::hash(&data) != place.crc {
-        return Err(SegmentError::damaged(path, format!("checksum mismatch at byte {}", place.offset)));
+    if crc32fast::hash(&data) != crc {
+        return Err(SegmentError::damaged(path, format!("checksum mismatch at byte {offset}")));
     }
+    Ok(data)
+}
+
+fn read_at(file: &File, path: &Path, place: &Place) -> Result<Vec<u8>, SegmentError> {
+    // zstd cannot expand further than about 1 : 32 768.
+    if place.raw > MAX_RAW || place.raw / 40_000 > place.len + 2 {
+        return Err(SegmentError::damaged(path, "a part claims an impossible size"));
+    }
+    let data = read_checked(file, path, place.offset, place.len, place.crc)?;
     let raw = crate::page::decompress(&data, place.raw)
         .map_err(|_| SegmentError::damaged(path, format!("cannot decompress at byte {}", place.offset)))?;
     if raw.len() != place.raw {
@@ -274,7 +282,7 @@ impl Segment {
     pub(crate) fn group(&self, group: u32) -> Result<Arc<Group>, SegmentError> {
         self.cached(kind::GROUP, group, 0, || {
             let raw = self.section(SectionKey::group(group))?;
-            let g = read_group(&raw, self.columns.len()).map_err(|e| self.damaged(format::INDEX, e))?;
+            let g = read_group(&raw, self.columns.len(), self.meta.version).map_err(|e| self.damaged(format::INDEX, e))?;
             let size = g.columns.iter().map(|c| 96 + c.pages.len() * size_of::<PagePlace>()).sum::<usize>();
             Ok((g, size + 8192))
         })
@@ -464,16 +472,100 @@ impl Segment {
             .map_err(|e| self.damaged(format::TRACES, e))
     }
 
-    /// Place in time of every trace.
-    pub(crate) fn times(&self) -> Result<Arc<Times>, SegmentError> {
-        self.cached(kind::TIMES, 0, 0, || {
-            let raw = self.section(SectionKey::TIMES)?;
-            let times = Times::read(&raw).map_err(|e| self.damaged(format::INDEX, e))?;
-            if times.bucket.len() as u64 != self.meta.traces {
-                return Err(self.damaged(format::INDEX, Malformed("traces are missing")));
+    /// Blocks of a row group.
+    pub(crate) fn blocks(&self, group: u32) -> usize {
+        let rows = self.group_rows.get(group as usize).copied().unwrap_or(0);
+        (rows as usize).div_ceil(BLOCK).min(GROUP_BLOCKS)
+    }
+
+    /// The zones of a row group's blocks.
+    pub(crate) fn zones(&self, group: u32) -> Result<Arc<Vec<Zone>>, SegmentError> {
+        self.cached(kind::ZONES, group, 0, || {
+            let zones = if self.meta.version == 1 {
+                self.group(group)?.zones.clone()
+            } else {
+                let raw = self.section(SectionKey::zones(group))?;
+                read_zones(&mut Reader::new(&raw)).map_err(|e| self.damaged(format::INDEX, e))?
+            };
+            let size = zones.len() * size_of::<Zone>();
+            Ok((zones, size))
+        })
+    }
+
+    /// Blocks that may hold a row with one of these tags (see [`crate::tags`]);
+    /// none if the index does not say.
+    pub(crate) fn tagged(&self, group: u32, hashes: &[u32]) -> Result<Option<Blocks>, SegmentError> {
+        if self.meta.version == 1 {
+            return Ok(None);
+        }
+        let damaged = |e| self.damaged(format::INDEX, e);
+        let tags = self.cached(kind::TAGS, group, 0, || {
+            let raw = self.section(SectionKey::tags(group))?;
+            let tags = Tags::read(&raw).map_err(damaged)?;
+            let size = tags.size();
+            Ok((tags, size))
+        })?;
+        if hashes.iter().any(|h| tags.is_frequent(*h)) {
+            return Ok(None);
+        }
+        let mut blocks = Blocks::default();
+        for hash in hashes {
+            let page = tags.page(*hash).map_err(damaged)?;
+            if page.len > 0 {
+                let data = read_checked(&self.index, &self.path.join(format::INDEX), page.offset, page.len, page.crc)?;
+                page.blocks(&data, *hash, &mut blocks).map_err(damaged)?;
             }
-            let size = times.size();
-            Ok((times, size))
+        }
+        Ok(Some(blocks))
+    }
+
+    /// Times and order of a segment of version 1.
+    fn whole(&self) -> Result<Arc<Whole>, SegmentError> {
+        self.cached(kind::ORDER, u32::MAX, 0, || {
+            let raw = self.section(SectionKey::TIMES)?;
+            let whole = Whole::read(&raw).map_err(|e| self.damaged(format::INDEX, e))?;
+            let size = whole.size();
+            Ok((whole, size))
+        })
+    }
+
+    /// When the traces of each rank start.
+    pub(crate) fn times(&self) -> Result<Arc<Times>, SegmentError> {
+        let times = if self.meta.version == 1 {
+            Arc::clone(&self.whole()?.times)
+        } else {
+            self.cached(kind::TIMES, 0, 0, || {
+                let raw = self.section(SectionKey::TIMES)?;
+                let times = Times::read(&raw).map_err(|e| self.damaged(format::INDEX, e))?;
+                let size = times.size();
+                Ok((times, size))
+            })?
+        };
+        if times.traces as u64 != self.meta.traces {
+            return Err(self.damaged(format::INDEX, Malformed("traces are missing")));
+        }
+        Ok(times)
+    }
+
+    /// The part of the order that holds a rank, and its place there.
+    pub(crate) fn order_place(&self, rank: u32) -> (u32, usize) {
+        if self.meta.version == 1 {
+            return (0, rank as usize);
+        }
+        (rank / ORDER_PART as u32, rank as usize % ORDER_PART)
+    }
+
+    /// A part of the traces in order of rank.
+    pub(crate) fn order(&self, part: u32) -> Result<Arc<Order>, SegmentError> {
+        if self.meta.version == 1 {
+            return Ok(Arc::clone(&self.whole()?.order));
+        }
+        self.cached(kind::ORDER, part, 0, || {
+            let raw = self.section(SectionKey::order(part))?;
+            let order = Order::read(&raw, self.meta.traces as usize)
+                .map_err(|e| self.damaged(format::INDEX, e))?;
+            let size = order.size();
+            Ok((order, size))
         })
     }
 
@@ -481,22 +573,32 @@ impl Segment {
     pub(crate) fn listed(&self) -> Result<Arc<Operations>, SegmentError> {
         self.cached(kind::OPERATIONS, 0, 0, || {
             let raw = self.section(SectionKey::OPERATIONS)?;
-            let strings = self.strings()?;
-            let list = traces::read_operations(&raw, &strings).map_err(|e| self.damaged(format::INDEX, e))?;
-            let size = list.list.len() * 120;
+            let list = traces::read_operations(&raw, self.meta.version)
+                .map_err(|e| self.damaged(format::INDEX, e))?;
+            let size = list.size();
             Ok((list, size))
         })
     }
 
-    /// Appends the traces of an operation.
-    pub(crate) fn operation_traces(&self, list: (u32, u32), out: &mut Vec<u32>) -> Result<(), SegmentError> {
-        let part = self.cached(kind::LISTS, list.0, 0, || {
-            let raw = self.section(SectionKey::operation_lists(list.0))?;
+    /// Appends the ranks of an operation's traces, those whose spans of the
+    /// operation last `least` or longer as far as that is known.
+    pub(crate) fn operation_ranks(
+        &self,
+        list: ListPlace,
+        least: i64,
+        out: &mut Vec<u32>,
+    ) -> Result<(), SegmentError> {
+        let part = self.cached(kind::LISTS, list.part, 0, || {
+            let raw = self.section(SectionKey::operation_lists(list.part))?;
             let size = raw.len();
             Ok((raw, size))
         })?;
-        recent::read_list(&part, list.1, self.meta.traces as usize, out)
-            .map_err(|e| self.damaged(format::INDEX, e))
+        if self.meta.version == 1 {
+            recent::v1::read_list(&part, list.at, &self.whole()?.ranks, out)
+        } else {
+            recent::read_list(&part, list, self.meta.traces as usize, least, out)
+        }
+        .map_err(|e| self.damaged(format::INDEX, e))
     }
 
     /// Id and rows of a trace by its number.
@@ -523,119 +625,6 @@ impl Segment {
         }
         Ok((found, rows))
     }
-
-    /// Every service with its operations, sorted. With more than about 4 MiB
-    /// of distinct names, those of the highest trace ids are missing.
-    pub fn operations(&self) -> Result<BTreeMap<String, BTreeSet<Operation>>, SegmentError> {
-        let mut out: BTreeMap<String, BTreeSet<Operation>> = BTreeMap::new();
-        for o in &self.listed()?.list {
-            out.entry(o.service.clone()).or_default().insert(o.operation.clone());
-        }
-        Ok(out)
-    }
-
-    /// Names of services, sorted.
-    pub fn services(&self) -> Result<Vec<String>, SegmentError> {
-        Ok(self.operations()?.into_keys().collect())
-    }
-
-    /// Attribute keys that occur on spans and on resources.
-    pub fn attribute_keys(&self) -> Result<BTreeSet<AttrKey>, SegmentError> {
-        let mut out = BTreeSet::new();
-        for c in &self.columns {
-            if let Some((key, _)) = &c.attr {
-                out.insert(AttrKey { key: key.clone(), resource: false });
-            }
-        }
-        for (column, resource) in [(schema::ATTRIBUTES, false), (schema::PROCESS, true)] {
-            self.each_object(column, &mut |batch, range| {
-                let range = if resource { crate::rows::member(batch, range, "attributes") } else { range };
-                for a in batch.attrs(range) {
-                    out.insert(AttrKey { key: batch.str(a.key).to_owned(), resource });
-                }
-            })?;
-        }
-        Ok(out)
-    }
-
-    /// Up to `limit` values of a span or resource attribute, printed as text
-    /// and sorted.
-    pub fn attribute_values(&self, key: &str, limit: usize) -> Result<BTreeSet<String>, SegmentError> {
-        let mut out = BTreeSet::new();
-        let add = |out: &mut BTreeSet<String>, text: String| {
-            out.insert(text);
-            if out.len() > limit {
-                out.pop_last();
-            }
-        };
-        for (column, resource) in [(schema::ATTRIBUTES, false), (schema::PROCESS, true)] {
-            self.each_object(column, &mut |batch, range| {
-                let range = if resource { crate::rows::member(batch, range, "attributes") } else { range };
-                for a in batch.attrs(range) {
-                    if batch.str(a.key) == key
-                        && let Some(text) = crate::rows::print(batch, a.value)
-                    {
-                        add(&mut out, text);
-                    }
-                }
-            })?;
-        }
-        for (i, c) in self.columns.iter().enumerate() {
-            let Some((k, kind)) = &c.attr else { continue };
-            if k != key || *kind == Type::Json {
-                continue;
-            }
-            self.each_value(i, &mut |bytes| {
-                if let Some(text) = crate::rows::print_column(*kind, bytes) {
-                    add(&mut out, text);
-                }
-            })?;
-        }
-        Ok(out)
-    }
-
-    /// Calls back for every distinct (or, in plain pages, every) value.
-    fn each_value(&self, column: usize, f: &mut dyn FnMut(&[u8])) -> Result<(), SegmentError> {
-        for g in 0..self.group_rows.len() as u32 {
-            let dict = self.dict(g, column)?;
-            for i in 0..dict.len() {
-                f(dict.bytes(i as u32));
-            }
-            let dir = self.group(g)?;
-            for (n, p) in dir.columns[column].pages.iter().enumerate() {
-                if p.enc == crate::column::enc::DICT {
-                    continue;
-                }
-                let page = self.load_page(g, column, n)?;
-                for row in page.first_row..page.first_row + page.rows {
-                    match (page.bytes(row), page.word(row)) {
-                        (Some(v), _) => f(v),
-                        (None, Some(w)) => f(&w.to_le_bytes()),
-                        (None, None) => {}
-                    }
-                }
-            }
-        }
-        Ok(())
-    }
-
-    /// The same for a column of JSON objects.
-    fn each_object(
-        &self,
-        column: usize,
-        f: &mut dyn FnMut(&spanloom_model::Batch, spanloom_model::Range32),
-    ) -> Result<(), SegmentError> {
-        let mut bad = None;
-        self.each_value(column, &mut |bytes| {
-            let mut batch = spanloom_model::Batch::default();
-            let mut slots = Vec::new();
-            match crate::json::Parser::new(bytes).attrs(&mut batch, 0, Some(&mut slots)) {
-                Ok(range) => f(&batch, range),
-                Err(e) => bad = Some(e),
-            }
-        })?;
-        bad.map_or(Ok(()), |e| Err(self.damaged(format::SPANS, e)))
-    }
 }
 
 pub(crate) fn read_columns(raw: &[u8]) -> Decoded<Vec<Column>> {
@@ -659,9 +648,7 @@ pub(crate) fn read_columns(raw: &[u8]) -> Decoded<Vec<Column>> {
     Ok(columns)
 }
 
-pub(crate) fn read_group(raw: &[u8], columns: usize) -> Decoded<Group> {
-    let mut r = Reader::new(raw);
-    let rows = r.count(MAX_RAW)?;
+pub(crate) fn read_zones(r: &mut Reader<'_>) -> Decoded<Vec<Zone>> {
     let blocks = r.count(GROUP_BLOCKS)?;
     let mut zones = Vec::with_capacity(blocks);
     for _ in 0..blocks {
@@ -671,6 +658,14 @@ pub(crate) fn read_group(raw: &[u8], columns: usize) -> Decoded<Group> {
         let max_duration = min_duration.wrapping_add(r.varint()? as i64);
         zones.push(Zone { min_start, max_start, min_duration, max_duration });
     }
+    Ok(zones)
+}
+
+pub(crate) fn read_group(raw: &[u8], columns: usize, version: u32) -> Decoded<Group> {
+    let mut r = Reader::new(raw);
+    let rows = r.count(MAX_RAW)?;
+    let zones = if version == 1 { read_zones(&mut r)? } else { Vec::new() };
+    let blocks = if version == 1 { zones.len() } else { GROUP_BLOCKS };
     if rows > blocks * crate::column::BLOCK {
         return Err(Malformed("a row group has more rows than blocks hold"));
     }
@@ -703,7 +698,7 @@ pub(crate) fn read_group(raw: &[u8], columns: usize) -> Decoded<Group> {
         }
         out.push(ChunkPlace { dict, pages, filled });
     }
-    Ok(Group { rows, zones, columns: out })
+    Ok(Group { zones, columns: out })
 }
 
 pub(crate) fn read_postings(raw: &[u8]) -> Decoded<Vec<Option<Blocks>>> {

@@ -6,7 +6,8 @@ use crate::encoding::{Reader, put_split, put_text, put_varint, put_zigzag, read_
 use crate::error::{Decoded, Malformed, SegmentError};
 use crate::format;
 use crate::intern::Interner;
-use crate::recent::{self, List, Times};
+use crate::recent::{self, List, ListParts};
+pub(crate) use crate::recent::ListPlace;
 use spanloom_model::{Operation, ServiceCount, SpanKind, Status, TraceId};
 use std::collections::HashMap;
 use std::fs::File;
@@ -16,8 +17,19 @@ use std::path::{Path, PathBuf};
 /// Traces of a block.
 pub(crate) const TRACE_BLOCK: usize = 1024;
 /// Beyond this many bytes of distinct names no further ones are numbered: the
-/// table spells them out, and the list of operations is cut.
+/// table spells them out, and the list of operations is cut …
 const MAX_STRINGS: usize = 4 << 20;
+/// … and no further resources are listed.
+const MAX_RESOURCES: usize = 2 << 20;
+/// In the place of a kind: the entry is a resource.
+const RESOURCE: u8 = 255;
+/// Bits of the first byte of the list of operations.
+const CUT: u8 = 1;
+const RESOURCES_CUT: u8 = 2;
+
+/// Code of a text in the column that it was just written to, and the epoch of
+/// that code; none while the column is plain.
+pub(crate) type Coded = Option<(u32, u32)>;
 
 /// What the table needs to know of a row.
 pub(crate) struct RowFacts<'a> {
@@ -33,6 +45,8 @@ pub(crate) struct RowFacts<'a> {
     pub service: &'a [u8],
     pub name: &'a [u8],
     pub resource: &'a [u8],
+    /// Codes of service, name and resource.
+    pub codes: [Coded; 3],
 }
 
 /// The root span of a trace, as far as lists show it.
@@ -121,19 +135,42 @@ struct Block {
     services: Vec<u8>,
 }
 
+/// Numbers of names by their code in a column.
+#[derive(Default)]
+struct ByCode {
+    epoch: u32,
+    /// Number + 1, or 0.
+    names: Vec<u32>,
+}
+
+impl ByCode {
+    fn place(&mut self, (epoch, code): (u32, u32)) -> &mut u32 {
+        if epoch != self.epoch {
+            self.epoch = epoch;
+            self.names.clear();
+        }
+        let i = code as usize;
+        if i >= self.names.len() {
+            self.names.resize(i + 1, 0);
+        }
+        &mut self.names[i]
+    }
+}
+
 /// Writer of the file `traces`, and of the lists that fall out of it.
 pub(crate) struct TraceTable {
     file: File,
     path: PathBuf,
     offset: u64,
     strings: Interner,
+    by_code: [ByCode; 3],
     operations: HashMap<(u32, u32, u8), List, foldhash::fast::RandomState>,
     /// Some name was not numbered: the lists of operations are incomplete.
     cut: bool,
+    /// The same of resources.
+    resources_cut: bool,
     starts: Vec<i64>,
     classes: Vec<u8>,
-    last_service: u32,
-    last_name: u32,
     current: Option<Current>,
     block: Block,
     directory: Vec<u8>,
@@ -149,6 +186,7 @@ pub(crate) struct Finished {
     pub operations: Vec<u8>,
     pub lists: Vec<Vec<u8>>,
     pub times: Vec<u8>,
+    pub order: Vec<Vec<u8>>,
     pub max_end: i64,
 }
 
@@ -162,12 +200,12 @@ impl TraceTable {
             path,
             offset: format::MAGIC.len() as u64,
             strings: Interner::default(),
+            by_code: Default::default(),
             operations: HashMap::default(),
             cut: false,
+            resources_cut: false,
             starts: Vec::new(),
             classes: Vec::new(),
-            last_service: 0,
-            last_name: 0,
             current: None,
             block: Block::default(),
             directory: Vec::new(),
@@ -176,14 +214,31 @@ impl TraceTable {
         })
     }
 
-    fn name(&mut self, text: &[u8], hint: u32) -> Name {
-        if (hint as usize) < self.strings.len() && self.strings.get(hint) == text {
-            return Name::Known(hint);
+    /// The number of a text (service, name or resource), unless there are too
+    /// many.
+    fn number(&mut self, which: usize, text: &[u8], code: Coded, most: usize) -> Option<u32> {
+        let known = match code {
+            None => 0,
+            Some(code) => *self.by_code[which].place(code),
+        };
+        if known != 0 {
+            return Some(known - 1);
         }
-        if self.strings.size() > MAX_STRINGS {
-            return Name::Spelt(text.to_vec());
+        if self.strings.size() > most {
+            return None;
         }
-        Name::Known(self.strings.intern(text).0)
+        let number = self.strings.intern(text).0;
+        if let Some(code) = code {
+            *self.by_code[which].place(code) = number + 1;
+        }
+        Some(number)
+    }
+
+    fn name(&mut self, which: usize, text: &[u8], code: Coded) -> Name {
+        match self.number(which, text, code, MAX_STRINGS) {
+            Some(n) => Name::Known(n),
+            None => Name::Spelt(text.to_vec()),
+        }
     }
 
     pub fn row(&mut self, facts: &RowFacts<'_>, z: &mut Zstd) -> Result<(), SegmentError> {
@@ -196,20 +251,27 @@ impl TraceTable {
                 ..Current::default()
             });
         }
-        let service = self.name(facts.service, self.last_service);
-        let name = self.name(facts.name, self.last_name);
+        let service = self.name(0, facts.service, facts.codes[0]);
+        let name = self.name(1, facts.name, facts.codes[1]);
+        let (trace, class) = (self.starts.len() as u32, recent::class(facts.duration));
         if let (Name::Known(s), Name::Known(n)) = (&service, &name) {
-            (self.last_service, self.last_name) = (*s, *n);
-            let operation = (*s, *n, facts.kind as u8);
-            self.operations.entry(operation).or_default().add(self.starts.len() as u32);
+            self.operations.entry((*s, *n, facts.kind as u8)).or_default().add(trace, class);
         } else {
             self.cut = true;
+        }
+        if !facts.resource.is_empty() && facts.resource != facts.name {
+            match (&service, self.number(2, facts.resource, facts.codes[2], MAX_RESOURCES)) {
+                (Name::Known(s), Some(r)) => {
+                    self.operations.entry((*s, r, RESOURCE)).or_default().add(trace, class);
+                }
+                _ => self.resources_cut = true,
+            }
         }
         // The first one; a report without time (tags sent later) only until
         // another one comes.
         let better = |c: &Current| c.root.is_none() || (!c.root_has_start && facts.has_start);
         let root = if facts.root && self.current.as_ref().is_some_and(better) {
-            let resource = self.name(facts.resource, 0);
+            let resource = self.name(2, facts.resource, facts.codes[2]);
             let mut names = Vec::new();
             for n in [&service, &name, &resource] {
                 put_name(&mut names, n);
@@ -311,31 +373,30 @@ impl TraceTable {
         for s in self.strings.iter() {
             put_text(&mut strings, s);
         }
+        let ranked = recent::rank(&self.starts, &self.classes);
         let mut list: Vec<_> = self.operations.into_iter().collect();
         list.sort_unstable_by_key(|(operation, _)| *operation);
-        let all: Vec<&List> = list.iter().map(|(_, l)| l).collect();
-        let (lists, places) = recent::put_lists(&all, self.starts.len());
-        let mut operations = vec![u8::from(self.cut)];
+        let mut lists = ListParts::default();
+        let mut operations =
+            vec![if self.cut { CUT } else { 0 } | if self.resources_cut { RESOURCES_CUT } else { 0 }];
         put_varint(&mut operations, list.len() as u64);
-        for (((service, name, kind), _), place) in list.iter().zip(places) {
-            put_varint(&mut operations, u64::from(*service));
-            put_varint(&mut operations, u64::from(*name));
-            operations.push(*kind);
-            match place {
-                None => operations.push(0),
-                Some((part, at)) => {
-                    put_varint(&mut operations, u64::from(part) + 1);
-                    put_varint(&mut operations, u64::from(at));
-                }
-            }
+        for ((service, name, kind), traces) in list {
+            put_varint(&mut operations, u64::from(service));
+            put_varint(&mut operations, u64::from(name));
+            operations.push(kind);
+            let place = lists.put(&traces, &ranked.ranks);
+            put_varint(&mut operations, u64::from(place.part));
+            put_varint(&mut operations, u64::from(place.at));
+            put_varint(&mut operations, u64::from(place.len));
         }
         Ok(Finished {
             file: self.file,
             directory,
             strings,
             operations,
-            lists,
-            times: Times::write(&self.starts, &self.classes),
+            lists: lists.parts,
+            times: ranked.times,
+            order: ranked.order,
             max_end: self.max_end,
         })
     }
@@ -383,6 +444,10 @@ impl Strings {
         }
         Ok(out)
     }
+    pub fn len(&self) -> usize {
+        self.ends.len()
+    }
+
     pub fn get(&self, n: usize) -> Option<&[u8]> {
         let end = *self.ends.get(n)? as usize;
         let start = if n == 0 { 0 } else { self.ends[n - 1] as usize };
@@ -393,43 +458,66 @@ impl Strings {
     }
 }
 
-/// An operation of a segment.
-#[derive(Debug)]
+/// An operation of a segment, by the numbers of its names.
+#[derive(Clone, Copy, Debug)]
 pub(crate) struct Listed {
-    pub service: String,
-    pub operation: Operation,
-    /// Part and place of the list of its traces; none if it is in many.
-    pub list: Option<(u32, u32)>,
+    pub service: u32,
+    /// Name, or resource if there is no kind.
+    pub name: u32,
+    pub kind: Option<SpanKind>,
+    /// List of its traces; none if version 1 left it out.
+    pub list: Option<ListPlace>,
 }
 
-/// All operations, and whether some are missing.
+/// All operations and resources, and whether some are missing.
 #[derive(Debug)]
 pub(crate) struct Operations {
     pub list: Vec<Listed>,
     pub cut: bool,
+    /// Resources are not (all) listed: names alone do not say where a text is.
+    pub resources_cut: bool,
 }
 
-pub(crate) fn read_operations(raw: &[u8], strings: &Strings) -> Decoded<Operations> {
+impl Operations {
+    /// Service and operation of an entry.
+    pub fn names(entry: &Listed, strings: &Strings) -> Decoded<Option<(String, Operation)>> {
+        let text = |n: u32| {
+            let bytes = strings.get(n as usize).ok_or(Malformed("an operation names nothing"))?;
+            Ok(String::from_utf8_lossy(bytes).into_owned())
+        };
+        let Some(kind) = entry.kind else { return Ok(None) };
+        Ok(Some((text(entry.service)?, Operation { name: text(entry.name)?, kind })))
+    }
+
+    pub fn size(&self) -> usize {
+        self.list.len() * size_of::<Listed>()
+    }
+}
+
+pub(crate) fn read_operations(raw: &[u8], version: u32) -> Decoded<Operations> {
     let mut r = Reader::new(raw);
-    let cut = r.u8()? != 0;
+    let bits = r.u8()?;
     let n = r.count(raw.len() / 4)?;
-    let text = |n: usize| {
-        let bytes = strings.get(n).ok_or(Malformed("an operation names nothing"))?;
-        Ok(String::from_utf8_lossy(bytes).into_owned())
-    };
+    let number = |r: &mut Reader<'_>| r.count(u32::MAX as usize).map(|n| n as u32);
     let list = (0..n)
         .map(|_| {
-            let service = text(r.count(u32::MAX as usize)?)?;
-            let name = text(r.count(u32::MAX as usize)?)?;
-            let kind = SpanKind::from_number(u32::from(r.u8()?));
-            let list = match r.count(u32::MAX as usize)? {
-                0 => None,
-                part => Some((part as u32 - 1, r.count(u32::MAX as usize)? as u32)),
+            let (service, name) = (number(&mut r)?, number(&mut r)?);
+            let kind = match r.u8()? {
+                RESOURCE => None,
+                kind => Some(SpanKind::from_number(u32::from(kind))),
             };
-            Ok(Listed { service, operation: Operation { name, kind }, list })
+            let list = if version > 1 {
+                Some(ListPlace { part: number(&mut r)?, at: number(&mut r)?, len: number(&mut r)? })
+            } else {
+                match number(&mut r)? {
+                    0 => None,
+                    part => Some(ListPlace { part: part - 1, at: number(&mut r)?, len: 0 }),
+                }
+            };
+            Ok(Listed { service, name, kind, list })
         })
         .collect::<Decoded<_>>()?;
-    Ok(Operations { list, cut })
+    Ok(Operations { list, cut: bits & CUT != 0, resources_cut: version == 1 || bits & RESOURCES_CUT != 0 })
 }
 
 /// A decoded block of traces.

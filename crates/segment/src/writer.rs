@@ -8,7 +8,9 @@ use crate::encoding::{put_text, put_varint, put_zigzag, stable_hash};
 use crate::error::SegmentError;
 use crate::format::{self, Section, SectionKey};
 use crate::meta::SegmentMeta;
+use crate::rows::{kind_of, status_of};
 use crate::schema::{self, Column};
+use crate::tags::Entries;
 use crate::traces::{RowFacts, TraceTable};
 use bytes::Bytes;
 use parquet::basic::{Compression, Encoding, ZstdLevel};
@@ -18,6 +20,7 @@ use parquet::file::metadata::{ColumnChunkMetaData, KeyValue, OffsetIndexBuilder,
 use parquet::file::properties::{WriterProperties, WriterVersion};
 use parquet::file::writer::{SerializedFileWriter, SerializedPageWriter, TrackedWrite};
 use parquet::schema::types::SchemaDescriptor;
+use spanloom_model::{Status, TraceId, flags};
 use std::fs::File;
 use std::io::Write;
 use std::path::{Path, PathBuf};
@@ -79,6 +82,8 @@ pub(crate) struct SegmentWriter {
     group: u32,
     groups: Vec<usize>,
     rows: u64,
+    /// Rows that [`Self::read_back`] has not seen.
+    unread: usize,
     fences: Vec<u8>,
     /// Number of the trace of each row of the row group.
     ordinals: Vec<u32>,
@@ -129,7 +134,7 @@ impl SegmentWriter {
         Ok(Self {
             parent: parent.to_owned(),
             options: *options,
-            cols: columns.iter().map(ColumnWriter::new).collect(),
+            cols: columns.iter().enumerate().map(|(i, c)| ColumnWriter::new(i, c)).collect(),
             columns,
             file,
             descriptor,
@@ -146,6 +151,7 @@ impl SegmentWriter {
             group: 0,
             groups: Vec::new(),
             rows: 0,
+            unread: 0,
             fences: Vec::new(),
             ordinals: Vec::new(),
             last_trace: None,
@@ -157,29 +163,67 @@ impl SegmentWriter {
     }
 
     /// Ends a row whose columns have been pushed.
-    pub fn end_row(&mut self, facts: &RowFacts<'_>) -> Result<(), SegmentError> {
-        if self.last_trace != Some(facts.trace_id.0) {
-            if self.last_trace.is_some() {
-                self.ordinal += 1;
+    pub fn end_row(&mut self) -> Result<(), SegmentError> {
+        self.end_rows(1)
+    }
+
+    /// Ends several; no more than the open block takes.
+    pub fn end_rows(&mut self, n: usize) -> Result<(), SegmentError> {
+        self.rows += n as u64;
+        self.group_rows += n;
+        self.block_rows += n;
+        self.unread += n;
+        if self.block_rows == BLOCK { self.end_block() } else { Ok(()) }
+    }
+
+    /// Reads the rows written since the last time back from the open pages:
+    /// for zones, the trace filter and the trace table.
+    fn read_back(&mut self) -> Result<(), SegmentError> {
+        let n = std::mem::take(&mut self.unread);
+        let Some(table) = &mut self.traces else { return Ok(()) };
+        let col = |c: usize| self.cols[c].written(n);
+        let ids = col(schema::TRACE_ID).ids;
+        let (mut starts, mut durations) = (col(schema::START), col(schema::DURATION));
+        let (mut spans, mut flag_words) = (col(schema::SPAN_ID), col(schema::FLAGS));
+        let (mut backs, mut parents) = (col(schema::PARENT_ROW), col(schema::PARENT_ID));
+        let (mut errors, mut kinds, mut statuses) =
+            (col(schema::ERROR), col(schema::KIND), col(schema::STATUS));
+        let (mut services, mut names) = (col(schema::SERVICE), col(schema::NAME));
+        let mut resources = col(schema::RESOURCE);
+        for id in ids {
+            if self.last_trace != Some(*id) {
+                if self.last_trace.is_some() {
+                    self.ordinal += 1;
+                }
+                self.last_trace = Some(*id);
+                format::set_trace(&mut self.filter, stable_hash(&id.to_be_bytes()));
             }
-            self.last_trace = Some(facts.trace_id.0);
-            let hash = stable_hash(&facts.trace_id.0.to_be_bytes());
-            format::set_trace(&mut self.filter, hash);
-        }
-        self.ordinals.push(self.ordinal);
-        if let Some(t) = &mut self.traces {
-            t.row(facts, &mut self.z)?;
-        }
-        let z = &mut self.zone;
-        z.min_start = z.min_start.min(facts.start);
-        z.max_start = z.max_start.max(facts.start);
-        z.min_duration = z.min_duration.min(facts.duration);
-        z.max_duration = z.max_duration.max(facts.duration);
-        self.rows += 1;
-        self.group_rows += 1;
-        self.block_rows += 1;
-        if self.block_rows == BLOCK {
-            self.end_block()?;
+            self.ordinals.push(self.ordinal);
+            let (start, duration) = (starts.word().unwrap_or(0), durations.word().unwrap_or(0));
+            let z = &mut self.zone;
+            z.min_start = z.min_start.min(start);
+            z.max_start = z.max_start.max(start);
+            z.min_duration = z.min_duration.min(duration);
+            z.max_duration = z.max_duration.max(duration);
+            let (back, parent, span) = (backs.word().unwrap_or(0), parents.word(), spans.word());
+            let status = status_of(statuses.text().0);
+            let ((service, s), (name, n), (resource, r)) = (services.text(), names.text(), resources.text());
+            let facts = RowFacts {
+                trace_id: TraceId(*id),
+                start,
+                has_start: flag_words.word().unwrap_or(0) as u64 & flags::NO_START == 0,
+                duration,
+                error: errors.word().unwrap_or(0) != 0 || status == Status::Error,
+                orphan: parent.is_some() && parent != span,
+                root: back == 0 && parent.is_none(),
+                kind: kind_of(kinds.text().0),
+                status,
+                service,
+                name,
+                resource,
+                codes: [s, n, r],
+            };
+            table.row(&facts, &mut self.z)?;
         }
         Ok(())
     }
@@ -192,6 +236,7 @@ impl SegmentWriter {
     /// To be called between rows now and then when values are large: closes
     /// large pages, and the row group when it holds enough.
     pub fn settle(&mut self) -> Result<(), SegmentError> {
+        self.read_back()?;
         let mut held = 0;
         for c in &mut self.cols {
             c.end_row(&mut self.z)?;
@@ -207,6 +252,7 @@ impl SegmentWriter {
     }
 
     fn end_block(&mut self) -> Result<(), SegmentError> {
+        self.read_back()?;
         self.block_rows = 0;
         self.zones.push(std::mem::replace(&mut self.zone, Zone::EMPTY));
         let mut held = 0;
@@ -224,14 +270,15 @@ impl SegmentWriter {
         let blocks = self.zones.len();
         let mut directory = Vec::new();
         put_varint(&mut directory, self.group_rows as u64);
-        put_varint(&mut directory, blocks as u64);
+        let mut zones = Vec::new();
+        put_varint(&mut zones, blocks as u64);
         for z in self.zones.drain(..) {
             self.meta.min_start = self.meta.min_start.min(z.min_start);
             self.meta.max_start = self.meta.max_start.max(z.max_start);
-            put_zigzag(&mut directory, z.min_start);
-            put_varint(&mut directory, z.max_start.wrapping_sub(z.min_start) as u64);
-            put_zigzag(&mut directory, z.min_duration);
-            put_varint(&mut directory, z.max_duration.wrapping_sub(z.min_duration) as u64);
+            put_zigzag(&mut zones, z.min_start);
+            put_varint(&mut zones, z.max_start.wrapping_sub(z.min_start) as u64);
+            put_zigzag(&mut zones, z.min_duration);
+            put_varint(&mut zones, z.max_duration.wrapping_sub(z.min_duration) as u64);
         }
         let rows = self.group_rows;
         let mut chunks = Vec::new();
@@ -244,8 +291,9 @@ impl SegmentWriter {
             chunks.push((chunk, offsets));
         }
         let closed = row_group.close()?;
-        let mut posted = Vec::new();
-        for (i, (chunk, offsets)) in chunks.into_iter().enumerate() {
+        let mut posted = vec![(SectionKey::zones(self.group), zones)];
+        let mut tags = Entries::default();
+        for (i, (mut chunk, offsets)) in chunks.into_iter().enumerate() {
             let at = closed.columns().get(i).map_or(0, |c| c.byte_range().0);
             put_chunk(&mut directory, &chunk, &offsets, at);
             if i == schema::TRACE_ID {
@@ -262,16 +310,12 @@ impl SegmentWriter {
                 put_postings(&mut out, &chunk.postings, blocks);
                 posted.push((SectionKey::postings(self.group, i), out));
             }
-            if !chunk.filters.is_empty() {
-                let mut out = Vec::new();
-                put_varint(&mut out, chunk.filters.len() as u64);
-                for (block, filter) in &chunk.filters {
-                    put_varint(&mut out, u64::from(*block));
-                    put_text(&mut out, filter);
-                }
-                posted.push((SectionKey::filters(self.group, i), out));
-            }
+            tags.append(&mut chunk.tags);
         }
+        let (pages, tag_directory) = tags.finish(self.index_len);
+        self.index_len += pages.len() as u64;
+        self.index.extend_from_slice(&pages);
+        posted.push((SectionKey::tags(self.group), tag_directory));
         self.section(SectionKey::group(self.group), &directory)?;
         for (key, bytes) in posted {
             self.section(key, &bytes)?;
@@ -312,6 +356,7 @@ impl SegmentWriter {
             let _ = std::fs::remove_dir_all(&self.temp);
             return Err(SegmentError::Empty);
         }
+        self.read_back()?;
         if self.block_rows > 0 {
             self.block_rows = 0;
             self.zones.push(std::mem::replace(&mut self.zone, Zone::EMPTY));
@@ -354,6 +399,9 @@ impl SegmentWriter {
         self.section(SectionKey::STRINGS, &table.strings)?;
         self.section(SectionKey::OPERATIONS, &table.operations)?;
         self.section(SectionKey::TIMES, &table.times)?;
+        for (n, part) in table.order.iter().enumerate() {
+            self.section(SectionKey::order(n as u32), part)?;
+        }
         for (n, part) in table.lists.iter().enumerate() {
             self.section(SectionKey::operation_lists(n as u32), part)?;
         }
