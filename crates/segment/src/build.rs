@@ -1,29 +1,36 @@
 //! Batches to a segment.
 
+use crate::content::{
+    content, parent_rows, put_chunk, put_dropped, put_events, put_links, put_process, put_scope, status_name,
+};
 use crate::error::SegmentError;
-use crate::intern::Interner;
-use crate::json::{Slot, Type, put_attrs, put_int, put_slot, put_str, put_value};
+use crate::intern::{Interner, Renumbered};
+use crate::json::put_value;
 use crate::meta::SegmentMeta;
+use crate::prepare::{LONG, NONE, Prepared, Preparer, put_long};
 use crate::promote::choose;
 use crate::schema::{self as s};
 use crate::writer::{SegmentWriter, WriteOptions};
-use spanloom_model::{
-    Batch, Chunk, Fate, NO_SCOPE, PRIORITY_NONE, Resource, Span, Status, Text, Value,
-};
+use spanloom_model::{Batch, Fate, NO_SCOPE, Span, Value};
 use std::path::Path;
 
-/// A text attribute longer than this goes to the column `attributes_long`
-/// rather than into the set that spans share.
-pub(crate) const LONG_TEXT: usize = 128;
-/// Distinct attribute sets are remembered up to this many bytes.
-const SET_BYTES: usize = 8 << 20;
 /// Values of huge rows make columns check their open pages.
 const CHECK_BYTES: usize = 256 << 10;
+/// Spans that decide which attributes get a column.
+const SAMPLE: usize = 8192;
+
+/// Neighbouring spans of a chunk that belong to one trace.
+#[derive(Clone)]
+struct Run {
+    trace: u128,
+    batch: u32,
+    chunk: u32,
+    spans: std::ops::Range<u32>,
+}
 
 /// A span of the input.
 #[derive(Clone, Copy)]
 struct Ref {
-    trace: u128,
     start: i64,
     batch: u32,
     chunk: u32,
@@ -42,43 +49,38 @@ pub fn write_segment(
     options: &WriteOptions,
     batches: &[&Batch],
 ) -> Result<SegmentMeta, SegmentError> {
-    let mut refs = Vec::with_capacity(batches.iter().map(|b| b.spans.len()).sum());
-    for (b, batch) in batches.iter().enumerate() {
-        for (c, chunk) in batch.chunks.iter().enumerate() {
-            if chunk.fate != Fate::Kept {
-                continue;
-            }
-            for i in chunk.spans.usize() {
-                let Some(span) = batch.spans.get(i) else { break };
-                refs.push(Ref {
-                    trace: span.trace_id.0,
-                    start: span.start,
-                    batch: b as u32,
-                    chunk: c as u32,
-                    span: i as u32,
-                });
-            }
-        }
-    }
-    if refs.is_empty() {
+    let mut runs = runs(batches);
+    let spans: usize = runs.iter().map(|r| r.spans.len()).sum();
+    if spans == 0 {
         return Err(SegmentError::Empty);
     }
-    refs.sort_by_key(|r| (r.trace, r.start));
-    let traces = refs.chunk_by(|a, b| a.trace == b.trace).count();
-    let step = refs.len().div_ceil(8192);
-    let sample: Vec<_> = refs
+    runs.sort_by_key(|r| r.trace);
+    let traces = runs.chunk_by(|a, b| a.trace == b.trace).count();
+    let sample: Vec<_> = runs
         .iter()
-        .step_by(step)
-        .map(|r| (batches[r.batch as usize], &batches[r.batch as usize].spans[r.span as usize]))
+        .flat_map(|r| r.spans.clone().map(move |i| (r.batch, i)))
+        .step_by(spans.div_ceil(SAMPLE))
+        .map(|(b, i)| (batches[b as usize], &batches[b as usize].spans[i as usize]))
         .collect();
     let mut columns = s::fixed();
     columns.extend(choose(&sample).iter().map(|(key, kind)| s::promoted(key, *kind)));
     let writer = SegmentWriter::create(parent_dir, options, columns, traces)?;
     let mut builder = Builder::new(batches, writer);
-    let mut kept: Vec<Ref> = Vec::new();
-    for trace in refs.chunk_by(|a, b| a.trace == b.trace) {
+    let (mut refs, mut kept): (Vec<Ref>, Vec<Ref>) = (Vec::new(), Vec::new());
+    for trace in runs.chunk_by(|a, b| a.trace == b.trace) {
+        refs.clear();
         kept.clear();
-        for r in trace {
+        for Run { batch, chunk, spans, .. } in trace {
+            let all = &batches[*batch as usize].spans;
+            refs.extend(spans.clone().map(|span| Ref {
+                start: all[span as usize].start,
+                batch: *batch,
+                chunk: *chunk,
+                span,
+            }));
+        }
+        refs.sort_by_key(|r| r.start);
+        for r in &refs {
             let again =
                 kept.iter().rev().take_while(|k| k.start == r.start).any(|k| same_span(batches, k, r));
             if !again {
@@ -90,6 +92,26 @@ pub fn write_segment(
     builder.writer.finish()
 }
 
+/// The spans of all chunks that are kept, in order of the input.
+fn runs(batches: &[&Batch]) -> Vec<Run> {
+    let mut out: Vec<Run> = Vec::with_capacity(batches.iter().map(|b| b.chunks.len()).sum());
+    for (b, batch) in batches.iter().enumerate() {
+        for (c, chunk) in batch.chunks.iter().enumerate().filter(|(_, c)| c.fate == Fate::Kept) {
+            // A chunk that says it has more spans than there are has those there are.
+            let range = chunk.spans.usize();
+            let spans = batch.spans.get(range.start..range.end.min(batch.spans.len())).unwrap_or_default();
+            let mut at = chunk.spans.start;
+            for same in spans.chunk_by(|a, b| a.trace_id == b.trace_id) {
+                let end = at + same.len() as u32;
+                let (batch, chunk) = (b as u32, c as u32);
+                out.push(Run { trace: same[0].trace_id.0, batch, chunk, spans: at..end });
+                at = end;
+            }
+        }
+    }
+    out
+}
+
 /// Whether two references name the same span with the same content.
 fn same_span(batches: &[&Batch], a: &Ref, b: &Ref) -> bool {
     let (ba, bb) = (batches[a.batch as usize], batches[b.batch as usize]);
@@ -99,185 +121,21 @@ fn same_span(batches: &[&Batch], a: &Ref, b: &Ref) -> bool {
         && content(ba, &ba.chunks[a.chunk as usize], sa) == content(bb, &bb.chunks[b.chunk as usize], sb)
 }
 
-/// Everything that the segment keeps of a span, for comparison.
-pub(crate) fn content(batch: &Batch, chunk: &Chunk, span: &Span) -> Vec<u8> {
-    let mut out = Vec::new();
-    for n in [span.span_id.0, span.parent_id.0, span.start as u64, span.duration as u64, span.flags] {
-        out.extend_from_slice(&n.to_le_bytes());
-    }
-    out.push(span.kind as u8);
-    out.push(span.status as u8);
-    out.extend_from_slice(&span.error.to_le_bytes());
-    for t in [span.service, span.name, span.resource, span.span_type, span.trace_state, span.status_message] {
-        put_str(&mut out, batch.str(t));
-    }
-    put_attrs(&mut out, batch, span.attrs, 0);
-    put_events(&mut out, batch, span);
-    put_links(&mut out, batch, span);
-    put_dropped(&mut out, span);
-    if let Some(r) = batch.resources.get(chunk.resource as usize) {
-        put_process(&mut out, batch, r);
-    }
-    put_scope(&mut out, batch, span.scope);
-    put_chunk(&mut out, batch, chunk);
-    out
-}
-
-/// Writer of the members of a JSON object.
-struct Object<'a> {
-    out: &'a mut Vec<u8>,
-    any: bool,
-}
-
-impl<'a> Object<'a> {
-    fn new(out: &'a mut Vec<u8>) -> Self {
-        out.push(b'{');
-        Self { out, any: false }
-    }
-    fn key(&mut self, key: &str) -> &mut Vec<u8> {
-        if std::mem::replace(&mut self.any, true) {
-            self.out.push(b',');
-        }
-        put_str(self.out, key);
-        self.out.push(b':');
-        self.out
-    }
-    fn text(&mut self, key: &str, batch: &Batch, text: Text) {
-        if !text.is_empty() {
-            put_str(self.key(key), batch.str(text));
-        }
-    }
-    fn int(&mut self, key: &str, value: i64) {
-        if value != 0 {
-            put_int(self.key(key), value);
-        }
-    }
-    fn attrs(&mut self, batch: &Batch, range: spanloom_model::Range32) {
-        if !range.is_empty() {
-            put_value(self.key("attributes"), batch, &Value::Map(range), 1);
-        }
-    }
-    fn end(self) {
-        self.out.push(b'}');
-    }
-}
-
-pub(crate) fn put_process(out: &mut Vec<u8>, batch: &Batch, r: &Resource) {
-    let mut o = Object::new(out);
-    o.text("env", batch, r.env);
-    o.text("hostname", batch, r.hostname);
-    o.text("app_version", batch, r.app_version);
-    o.text("container_id", batch, r.container_id);
-    o.text("language_name", batch, r.language_name);
-    o.text("language_version", batch, r.language_version);
-    o.text("tracer_version", batch, r.tracer_version);
-    o.text("runtime_id", batch, r.runtime_id);
-    o.text("schema_url", batch, r.schema_url);
-    o.int("dropped", i64::from(r.dropped));
-    o.attrs(batch, r.attrs);
-    o.end();
-}
-
-pub(crate) fn put_scope(out: &mut Vec<u8>, batch: &Batch, scope: u32) {
-    let Some(scope) = batch.scopes.get(scope as usize) else { return };
-    let mut o = Object::new(out);
-    o.text("name", batch, scope.name);
-    o.text("version", batch, scope.version);
-    o.text("schema_url", batch, scope.schema_url);
-    o.int("dropped", i64::from(scope.dropped));
-    o.attrs(batch, scope.attrs);
-    o.end();
-}
-
-pub(crate) fn put_chunk(out: &mut Vec<u8>, batch: &Batch, chunk: &Chunk) {
-    let mut o = Object::new(out);
-    put_str(o.key("protocol"), batch.intake.protocol.name());
-    if chunk.priority != PRIORITY_NONE {
-        put_int(o.key("priority"), i64::from(chunk.priority));
-    }
-    o.text("origin", batch, chunk.origin);
-    o.int("sampling_mechanism", i64::from(chunk.sampling_mechanism));
-    o.int("dropped_by_tracer", i64::from(chunk.dropped));
-    o.attrs(batch, chunk.attrs);
-    o.end();
-}
-
-fn put_events(out: &mut Vec<u8>, batch: &Batch, span: &Span) {
-    for (i, e) in batch.span_events(span).iter().enumerate() {
-        out.push(if i == 0 { b'[' } else { b',' });
-        let mut o = Object::new(out);
-        // Beyond the year 2262 a time is shown negative; the bits are kept.
-        put_int(o.key("time"), e.time as i64);
-        put_str(o.key("name"), batch.str(e.name));
-        o.int("dropped", i64::from(e.dropped));
-        o.attrs(batch, e.attrs);
-        o.end();
-    }
-    out.push(b']');
-}
-
-fn put_links(out: &mut Vec<u8>, batch: &Batch, span: &Span) {
-    for (i, l) in batch.span_links(span).iter().enumerate() {
-        out.push(if i == 0 { b'[' } else { b',' });
-        let mut o = Object::new(out);
-        put_str(o.key("trace_id"), &format!("{:032x}", l.trace_id.0));
-        put_str(o.key("span_id"), &format!("{:016x}", l.span_id.0));
-        o.text("trace_state", batch, l.trace_state);
-        o.int("flags", i64::from(l.flags));
-        o.int("dropped", i64::from(l.dropped));
-        o.attrs(batch, l.attrs);
-        o.end();
-    }
-    out.push(b']');
-}
-
-fn put_dropped(out: &mut Vec<u8>, span: &Span) {
-    let [a, b, c] = span.dropped;
-    out.extend_from_slice(format!("[{a},{b},{c}]").as_bytes());
-}
-
-/// Text of a status in the column `status`.
-pub(crate) const fn status_name(status: Status) -> &'static str {
-    match status {
-        Status::Unset => "unset",
-        Status::Ok => "ok",
-        Status::Error => "error",
-    }
-}
-
-/// Distance to the parent's row for each span of a trace, or none: rows in
-/// the order of the segment, as (span id, parent id).
-pub(crate) fn parent_rows(ids: &[(u64, u64)], out: &mut Vec<Option<i64>>) {
-    out.clear();
-    let map: std::collections::HashMap<u64, usize, foldhash::fast::RandomState> = if ids.len() > 24 {
-        ids.iter().enumerate().rev().map(|(i, (id, _))| (*id, i)).collect()
-    } else {
-        Default::default()
-    };
-    for (i, (_, parent)) in ids.iter().enumerate() {
-        let found = if *parent == 0 {
-            None
-        } else if ids.len() > 24 {
-            map.get(parent).copied()
-        } else {
-            ids.iter().position(|(id, _)| id == parent)
-        };
-        out.push(found.filter(|p| *p != i).map(|p| i as i64 - p as i64));
-    }
-}
-
 struct Builder<'a> {
     batches: &'a [&'a Batch],
     writer: SegmentWriter,
-    keys: Interner,
-    /// Promoted column by key and type.
-    by_key: Vec<[Option<u16>; 4]>,
-    sets: Interner,
-    set_json: Interner,
-    /// JSON code of each set.
-    set_codes: Vec<u32>,
+    preparer: Preparer,
+    /// Spans of all batches, and where those of each begin.
+    prepared: Vec<Prepared>,
+    starts: Vec<usize>,
+    /// Codes in the columns of what has numbers.
+    texts: [Renumbered; 4],
+    sets: Renumbered,
+    contexts: [Renumbered; 3],
+    kinds: Renumbered,
+    statuses: Renumbered,
     context: Interner,
-    /// Codes in `context`: per batch, per resource, chunk, scope.
+    /// Numbers in `context`: per batch, per resource, chunk, scope.
     processes: Vec<Vec<u32>>,
     chunks: Vec<Vec<u32>>,
     scopes: Vec<Vec<u32>>,
@@ -291,17 +149,6 @@ struct Builder<'a> {
 
 impl<'a> Builder<'a> {
     fn new(batches: &'a [&'a Batch], writer: SegmentWriter) -> Self {
-        let mut keys = Interner::default();
-        let mut by_key: Vec<[Option<u16>; 4]> = Vec::new();
-        for (i, c) in writer.columns.iter().enumerate() {
-            if let Some((key, kind)) = &c.attr {
-                let (code, new) = keys.intern(key.as_bytes());
-                if new {
-                    by_key.push([None; 4]);
-                }
-                by_key[code as usize][*kind as usize] = Some(i as u16);
-            }
-        }
         let mut context = Interner::default();
         let mut buffer = Vec::new();
         let mut number = |put: &mut dyn FnMut(&mut Vec<u8>)| {
@@ -312,20 +159,29 @@ impl<'a> Builder<'a> {
         let mut processes = Vec::new();
         let mut chunks = Vec::new();
         let mut scopes = Vec::new();
+        let mut preparer = Preparer::new(&writer.columns);
+        let mut prepared = Vec::with_capacity(batches.iter().map(|b| b.spans.len()).sum());
+        let mut starts = Vec::with_capacity(batches.len());
         for b in batches {
             processes.push(b.resources.iter().map(|r| number(&mut |o| put_process(o, b, r))).collect());
             chunks.push(b.chunks.iter().map(|c| number(&mut |o| put_chunk(o, b, c))).collect());
             scopes.push((0..b.scopes.len() as u32).map(|i| number(&mut |o| put_scope(o, b, i))).collect());
+            starts.push(prepared.len());
+            prepared.extend(b.spans.iter().map(|s| preparer.span(b, s)));
         }
+        preparer.end();
         let promoted = vec![None; writer.columns.len() - s::FIXED];
         Self {
             batches,
             writer,
-            keys,
-            by_key,
-            sets: Interner::default(),
-            set_json: Interner::default(),
-            set_codes: Vec::new(),
+            preparer,
+            prepared,
+            starts,
+            texts: Default::default(),
+            sets: Renumbered::default(),
+            contexts: Default::default(),
+            kinds: Renumbered::default(),
+            statuses: Renumbered::default(),
             context,
             processes,
             chunks,
@@ -358,7 +214,8 @@ impl<'a> Builder<'a> {
         let batches = self.batches;
         let batch = batches[r.batch as usize];
         let span = &batch.spans[r.span as usize];
-        self.attributes(batch, span);
+        let prepared = self.prepared[self.starts[r.batch as usize] + r.span as usize];
+        self.attributes(batch, span, &prepared);
         let cols = &mut self.writer.cols;
         cols[s::TRACE_ID].push_id(span.trace_id.0);
         cols[s::SPAN_ID].push_word(span.span_id.0 as i64);
@@ -370,14 +227,17 @@ impl<'a> Builder<'a> {
         }
         cols[s::START].push_word(span.start);
         cols[s::DURATION].push_word(span.duration);
-        let (service, name, resource) =
-            (batch.str(span.service), batch.str(span.name), batch.str(span.resource));
-        cols[s::SERVICE].push(service.as_bytes());
-        cols[s::NAME].push(name.as_bytes());
-        cols[s::RESOURCE].push(resource.as_bytes());
-        cols[s::TYPE].push(batch.str(span.span_type).as_bytes());
-        cols[s::KIND].push(span.kind.name().as_bytes());
-        cols[s::STATUS].push(status_name(span.status).as_bytes());
+        let texts = [span.service, span.name, span.resource, span.span_type];
+        let columns = [s::SERVICE, s::NAME, s::RESOURCE, s::TYPE];
+        for (i, (column, text)) in columns.into_iter().zip(texts).enumerate() {
+            match prepared.texts[i] {
+                NONE => cols[column].push(batch.str(text).as_bytes()),
+                n => cols[column].push_numbered(&mut self.texts[i], n, self.preparer.texts.get(n)),
+            }
+        }
+        cols[s::KIND].push_numbered(&mut self.kinds, span.kind as u32, span.kind.name().as_bytes());
+        let status = status_name(span.status).as_bytes();
+        cols[s::STATUS].push_numbered(&mut self.statuses, span.status as u32, status);
         cols[s::ERROR].push_word(i64::from(span.error));
         cols[s::FLAGS].push_word(span.flags as i64);
         cols[s::STATUS_MESSAGE].push(batch.str(span.status_message).as_bytes());
@@ -388,7 +248,8 @@ impl<'a> Builder<'a> {
             self.long.push(b']');
             cols[s::LONG].push(&self.long);
         }
-        let mut size = self.long.len() + resource.len() + span.status_message.len() + span.trace_state.len();
+        let mut size =
+            self.long.len() + span.resource.len() + span.status_message.len() + span.trace_state.len();
         for (column, there, put) in [
             (s::EVENTS, !span.events.is_empty(), put_events as fn(&mut Vec<u8>, &Batch, &Span)),
             (s::LINKS, !span.links.is_empty(), put_links),
@@ -404,16 +265,23 @@ impl<'a> Builder<'a> {
             }
         }
         let (b, c) = (r.batch as usize, r.chunk as usize);
-        let process = batch.chunks[c].resource as usize;
-        match self.processes[b].get(process) {
-            Some(code) => cols[s::PROCESS].push(self.context.get(*code)),
+        let [process, scope, chunk] = &mut self.contexts;
+        let mut numbered = |column: usize, codes: &mut Renumbered, number: u32| {
+            cols[column].push_numbered(codes, number, self.context.get(number));
+        };
+        let resource = batch.chunks[c].resource as usize;
+        match self.processes[b].get(resource) {
+            Some(number) => numbered(s::PROCESS, process, *number),
             None => cols[s::PROCESS].push(b"{}"),
         }
+        let mut numbered = |column: usize, codes: &mut Renumbered, number: u32| {
+            cols[column].push_numbered(codes, number, self.context.get(number));
+        };
+        numbered(s::CHUNK, chunk, self.chunks[b][c]);
         match self.scopes[b].get(span.scope as usize) {
-            Some(code) if span.scope != NO_SCOPE => cols[s::SCOPE].push(self.context.get(*code)),
+            Some(number) if span.scope != NO_SCOPE => numbered(s::SCOPE, scope, *number),
             _ => cols[s::SCOPE].push_null(),
         }
-        cols[s::CHUNK].push(self.context.get(self.chunks[b][c]));
         for (col, value) in cols[s::FIXED..].iter_mut().zip(&mut self.promoted) {
             match value.take() {
                 None => col.push_null(),
@@ -442,114 +310,21 @@ impl<'a> Builder<'a> {
 
     /// Pushes the attribute set of a span, and leaves the values that lie
     /// elsewhere in `promoted` and `long`.
-    fn attributes(&mut self, batch: &Batch, span: &Span) {
+    fn attributes(&mut self, batch: &Batch, span: &Span, prepared: &Prepared) {
         self.long.clear();
-        let key = &mut self.scratch;
-        key.clear();
-        for a in batch.attrs(span.attrs) {
-            let (code, new) = self.keys.intern(batch.arena.bytes(a.key));
-            if new {
-                self.by_key.push([None; 4]);
-            }
-            key.extend_from_slice(&code.to_le_bytes());
-            let kind = Type::of(&a.value);
-            if let Some(column) = self.by_key[code as usize][kind as usize] {
-                let place = &mut self.promoted[usize::from(column) - s::FIXED];
-                if place.is_none() && !matches!(a.value, Value::Empty) {
-                    *place = Some(a.value);
-                    key.push(16 + kind as u8);
-                    continue;
-                }
-            }
-            match a.value {
-                Value::Empty => key.push(0),
-                Value::Bool(b) => key.extend_from_slice(&[1, u8::from(b)]),
-                Value::Int(v) => {
-                    key.push(2);
-                    key.extend_from_slice(&v.to_le_bytes());
-                }
-                Value::Double(v) => {
-                    key.push(3);
-                    key.extend_from_slice(&v.to_bits().to_le_bytes());
-                }
-                Value::Str(t) => {
-                    // Whether it is UTF-8 is looked at when a set is new.
-                    let text = batch.arena.bytes(t);
-                    if is_trace_high(span, text) {
-                        key.push(5);
-                    } else if text.len() > LONG_TEXT {
-                        key.push(6);
-                        self.long.push(if self.long.is_empty() { b'[' } else { b',' });
-                        put_str(&mut self.long, batch.str(t));
-                    } else {
-                        key.extend_from_slice(&[4, text.len() as u8]);
-                        key.extend_from_slice(text);
-                    }
-                }
-                Value::Bytes(_) | Value::List(_) | Value::Map(_) => {
-                    key.push(6);
-                    self.long.push(if self.long.is_empty() { b'[' } else { b',' });
-                    put_value(&mut self.long, batch, &a.value, 1);
-                }
+        let first = prepared.first as usize;
+        for (at, column) in &self.preparer.places[first..first + prepared.places as usize] {
+            let Some(attr) = batch.attrs.get(*at as usize) else { continue };
+            if *column == LONG {
+                put_long(&mut self.long, batch, &attr.value);
+            } else {
+                self.promoted[usize::from(*column) - s::FIXED] = Some(attr.value);
             }
         }
-        if self.sets.size() > SET_BYTES {
-            self.sets.clear();
-            self.set_json.clear();
-            self.set_codes.clear();
-        }
-        let (set, new) = self.sets.intern(&self.scratch);
-        if new {
-            let json = set_json(&self.scratch, &self.keys);
-            self.set_codes.push(self.set_json.intern(&json).0);
-        }
-        let json = self.set_json.get(self.set_codes[set as usize]);
-        self.writer.cols[s::ATTRIBUTES].push(json);
-    }
-}
-
-/// Whether a text is the upper half of the span's trace id.
-pub(crate) fn is_trace_high(span: &Span, text: &[u8]) -> bool {
-    text.len() == 16 && text == format!("{:016x}", span.trace_id.high()).as_bytes()
-}
-
-/// The longest valid prefix, as `Arena::str` gives it.
-fn valid(bytes: &[u8]) -> &str {
-    match std::str::from_utf8(bytes) {
-        Ok(text) => text,
-        Err(e) => std::str::from_utf8(&bytes[..e.valid_up_to()]).unwrap_or_default(),
-    }
-}
-
-/// The JSON of a set from its binary form (see [`Builder::attributes`]).
-fn set_json(set: &[u8], keys: &Interner) -> Vec<u8> {
-    let mut out = vec![b'{'];
-    let mut r = crate::encoding::Reader::new(set);
-    while let Ok(code) = r.u32() {
-        if out.len() > 1 {
-            out.push(b',');
-        }
-        put_str(&mut out, valid(keys.get(code)));
-        out.push(b':');
-        let empty = Batch::default();
-        let mut plain = |v: Value| put_value(&mut out, &empty, &v, 0);
-        match r.u8().unwrap_or(0) {
-            0 => plain(Value::Empty),
-            1 => plain(Value::Bool(r.u8().unwrap_or(0) != 0)),
-            2 => plain(Value::Int(r.i64().unwrap_or(0))),
-            3 => plain(Value::Double(f64::from_bits(r.u64().unwrap_or(0)))),
-            4 => {
-                let n = r.u8().unwrap_or(0);
-                put_str(&mut out, valid(r.take(usize::from(n)).unwrap_or_default()));
-            }
-            5 => put_slot(&mut out, Slot::TraceHigh),
-            6 => put_slot(&mut out, Slot::Long),
-            16 => put_slot(&mut out, Slot::Column(Type::Str)),
-            17 => put_slot(&mut out, Slot::Column(Type::Int)),
-            18 => put_slot(&mut out, Slot::Column(Type::Double)),
-            _ => put_slot(&mut out, Slot::Column(Type::Json)),
+        let column = &mut self.writer.cols[s::ATTRIBUTES];
+        match prepared.set {
+            NONE => column.push(&self.preparer.spell(batch, span)),
+            set => column.push_numbered(&mut self.sets, set, self.preparer.json.get(set)),
         }
     }
-    out.push(b'}');
-    out
 }

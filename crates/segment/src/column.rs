@@ -3,7 +3,7 @@
 
 use crate::encoding::{byte_width_of, put_delta, put_hybrid, put_ids, put_split, put_varint, width_of};
 use crate::error::SegmentError;
-use crate::intern::Interner;
+use crate::intern::{Interner, Renumbered};
 use crate::schema::{Column, Shape};
 use crate::tags::{Entries, Holds};
 use crate::traces::Coded;
@@ -76,14 +76,20 @@ struct Open {
 }
 
 /// Compressor shared by all columns.
-pub(crate) struct Zstd(zstd::bulk::Compressor<'static>);
+pub(crate) struct Zstd {
+    compressor: zstd::bulk::Compressor<'static>,
+    /// Speed matters more than size: nothing is tried out.
+    quick: bool,
+}
 
 impl Zstd {
     pub fn new(level: i32) -> Result<Self, SegmentError> {
-        zstd::bulk::Compressor::new(level).map(Self).map_err(SegmentError::io("compress", "".as_ref()))
+        let compressor =
+            zstd::bulk::Compressor::new(level).map_err(SegmentError::io("compress", "".as_ref()))?;
+        Ok(Self { compressor, quick: level < 2 })
     }
     pub fn compress(&mut self, raw: &[u8]) -> Result<Vec<u8>, SegmentError> {
-        self.0.compress(raw).map_err(SegmentError::io("compress", "".as_ref()))
+        self.compressor.compress(raw).map_err(SegmentError::io("compress", "".as_ref()))
     }
 }
 
@@ -168,6 +174,23 @@ impl ColumnWriter {
         let code = match self.last {
             Some(last) if self.dict.get(last) == value => last,
             _ => self.intern(value),
+        };
+        self.push_code(code);
+    }
+
+    /// Adds a value that has a number elsewhere.
+    #[inline]
+    pub fn push_numbered(&mut self, codes: &mut Renumbered, number: u32, value: &[u8]) {
+        if self.plain {
+            return self.push(value);
+        }
+        let code = match codes.get(self.epoch, number) {
+            Some(code) => code,
+            None => {
+                let code = self.intern(value);
+                codes.set(self.epoch, number, code);
+                code
+            }
         };
         self.push_code(code);
     }
@@ -341,6 +364,7 @@ impl ColumnWriter {
             };
             let aligned = match self.aligned {
                 Some(a) => a,
+                None if z.quick => true,
                 None => {
                     // The first page decides for the rest.
                     write(raw, false);

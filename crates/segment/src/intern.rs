@@ -99,3 +99,34 @@ impl Interner {
         (0..self.ends.len() as u32).map(|c| self.get(c))
     }
 }
+
+/// Numbers of one numbering in another, which may begin anew (an epoch).
+#[derive(Default)]
+pub(crate) struct Renumbered {
+    epoch: u32,
+    /// New number + 1, or 0.
+    to: Vec<u32>,
+}
+
+impl Renumbered {
+    /// The new number in this epoch, if it was set.
+    #[inline]
+    pub fn get(&self, epoch: u32, from: u32) -> Option<u32> {
+        if epoch != self.epoch {
+            return None;
+        }
+        self.to.get(from as usize)?.checked_sub(1)
+    }
+
+    pub fn set(&mut self, epoch: u32, from: u32, to: u32) {
+        if epoch != self.epoch {
+            self.epoch = epoch;
+            self.to.clear();
+        }
+        let i = from as usize;
+        if i >= self.to.len() {
+            self.to.resize(i + 1, 0);
+        }
+        self.to[i] = to + 1;
+    }
+}

@@ -9,6 +9,8 @@
 //! | file | holds |
 //! |---|---|
 //! | `build.rs` | [`write_segment`]: batches to a segment |
+//! | `prepare.rs` | … first pass: texts and attribute sets to numbers |
+//! | `content.rs` | parts of a span as JSON |
 //! | `merge.rs` | [`merge`]: several segments to one |
 //! | `promote.rs` | which attributes get a column of their own |
 //! | `writer.rs` | rows to files: row groups, page directory, sections, atomic appearance |
@@ -35,6 +37,7 @@
 mod build;
 mod cache;
 mod column;
+mod content;
 mod encoding;
 mod error;
 mod format;
@@ -47,6 +50,7 @@ mod merge;
 mod meta;
 mod number;
 mod page;
+mod prepare;
 mod promote;
 mod recent;
 mod rows;

@@ -5,7 +5,7 @@
 //! row. Memory is one decoded page per input and column, and one row group of
 //! compressed output.
 
-use crate::build::{content, parent_rows};
+use crate::content::{content, parent_rows};
 use crate::column::ColumnWriter;
 use crate::error::{Malformed, SegmentError};
 use crate::format;

@@ -36,7 +36,7 @@ pub(crate) fn choose(sample: &[(&Batch, &Span)]) -> Vec<(String, Type)> {
                 _ => continue,
             };
             // A set does not hold the upper half of the trace id.
-            if a.value.as_text().is_some_and(|t| crate::build::is_trace_high(span, batch.arena.bytes(t))) {
+            if a.value.as_text().is_some_and(|t| crate::prepare::is_trace_high(span, batch.arena.bytes(t))) {
                 continue;
             }
             let entry = seen.entry((batch.str(a.key), kind)).or_default();

@@ -10,7 +10,7 @@
 //! A value is hashed as it is stored: JSON text in sets and objects, raw bytes
 //! in promoted columns. A search looks for all forms that can equal its literal.
 
-use crate::build::LONG_TEXT;
+use crate::prepare::LONG_TEXT;
 use crate::column::{Blocks, GROUP_BLOCKS, block_list};
 use crate::encoding::{Reader, put_varint, stable_hash};
 use crate::error::{Decoded, Malformed};

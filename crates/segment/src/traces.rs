@@ -5,7 +5,7 @@ use crate::column::Zstd;
 use crate::encoding::{Reader, put_split, put_text, put_varint, put_zigzag, read_split};
 use crate::error::{Decoded, Malformed, SegmentError};
 use crate::format;
-use crate::intern::Interner;
+use crate::intern::{Interner, Renumbered};
 use crate::recent::{self, List, ListParts};
 pub(crate) use crate::recent::ListPlace;
 use spanloom_model::{Operation, ServiceCount, SpanKind, Status, TraceId};
@@ -47,6 +47,12 @@ pub(crate) struct RowFacts<'a> {
     pub resource: &'a [u8],
     /// Codes of service, name and resource.
     pub codes: [Coded; 3],
+}
+
+/// Service, name and kind as one number, in this order: names are fewer than
+/// 2^28, for each takes a byte of [`MAX_STRINGS`], but for one that is empty.
+fn operation(service: u32, name: u32, kind: u8) -> u64 {
+    u64::from(service) << 36 | u64::from(name) << 8 | u64::from(kind)
 }
 
 /// The root span of a trace, as far as lists show it.
@@ -135,36 +141,15 @@ struct Block {
     services: Vec<u8>,
 }
 
-/// Numbers of names by their code in a column.
-#[derive(Default)]
-struct ByCode {
-    epoch: u32,
-    /// Number + 1, or 0.
-    names: Vec<u32>,
-}
-
-impl ByCode {
-    fn place(&mut self, (epoch, code): (u32, u32)) -> &mut u32 {
-        if epoch != self.epoch {
-            self.epoch = epoch;
-            self.names.clear();
-        }
-        let i = code as usize;
-        if i >= self.names.len() {
-            self.names.resize(i + 1, 0);
-        }
-        &mut self.names[i]
-    }
-}
-
 /// Writer of the file `traces`, and of the lists that fall out of it.
 pub(crate) struct TraceTable {
     file: File,
     path: PathBuf,
     offset: u64,
     strings: Interner,
-    by_code: [ByCode; 3],
-    operations: HashMap<(u32, u32, u8), List, foldhash::fast::RandomState>,
+    /// Numbers of names by their code in a column.
+    by_code: [Renumbered; 3],
+    operations: HashMap<u64, List, foldhash::fast::RandomState>,
     /// Some name was not numbered: the lists of operations are incomplete.
     cut: bool,
     /// The same of resources.
@@ -217,19 +202,17 @@ impl TraceTable {
     /// The number of a text (service, name or resource), unless there are too
     /// many.
     fn number(&mut self, which: usize, text: &[u8], code: Coded, most: usize) -> Option<u32> {
-        let known = match code {
-            None => 0,
-            Some(code) => *self.by_code[which].place(code),
-        };
-        if known != 0 {
-            return Some(known - 1);
+        if let Some((epoch, code)) = code
+            && let Some(known) = self.by_code[which].get(epoch, code)
+        {
+            return Some(known);
         }
         if self.strings.size() > most {
             return None;
         }
         let number = self.strings.intern(text).0;
-        if let Some(code) = code {
-            *self.by_code[which].place(code) = number + 1;
+        if let Some((epoch, code)) = code {
+            self.by_code[which].set(epoch, code, number);
         }
         Some(number)
     }
@@ -255,14 +238,14 @@ impl TraceTable {
         let name = self.name(1, facts.name, facts.codes[1]);
         let (trace, class) = (self.starts.len() as u32, recent::class(facts.duration));
         if let (Name::Known(s), Name::Known(n)) = (&service, &name) {
-            self.operations.entry((*s, *n, facts.kind as u8)).or_default().add(trace, class);
+            self.operations.entry(operation(*s, *n, facts.kind as u8)).or_default().add(trace, class);
         } else {
             self.cut = true;
         }
         if !facts.resource.is_empty() && facts.resource != facts.name {
             match (&service, self.number(2, facts.resource, facts.codes[2], MAX_RESOURCES)) {
                 (Name::Known(s), Some(r)) => {
-                    self.operations.entry((*s, r, RESOURCE)).or_default().add(trace, class);
+                    self.operations.entry(operation(*s, r, RESOURCE)).or_default().add(trace, class);
                 }
                 _ => self.resources_cut = true,
             }
@@ -380,10 +363,10 @@ impl TraceTable {
         let mut operations =
             vec![if self.cut { CUT } else { 0 } | if self.resources_cut { RESOURCES_CUT } else { 0 }];
         put_varint(&mut operations, list.len() as u64);
-        for ((service, name, kind), traces) in list {
-            put_varint(&mut operations, u64::from(service));
-            put_varint(&mut operations, u64::from(name));
-            operations.push(kind);
+        for (operation, traces) in list {
+            put_varint(&mut operations, operation >> 36);
+            put_varint(&mut operations, operation >> 8 & 0xfff_ffff);
+            operations.push(operation as u8);
             let place = lists.put(&traces, &ranked.ranks);
             put_varint(&mut operations, u64::from(place.part));
             put_varint(&mut operations, u64::from(place.at));

@@ -35,7 +35,9 @@ pub struct WriteOptions {
     /// Number that makes the directory name unique; also reported by
     /// [`SegmentMeta::id`].
     pub id: u64,
-    /// zstd level of pages and index sections (1–22).
+    /// zstd level of pages and index sections (1–22). With 1, which is for
+    /// segments that will soon be merged, the writer does not try out either
+    /// which form of a column is smaller.
     pub level: i32,
     /// Whether files and directories are synced before the segment appears
     /// under its name.

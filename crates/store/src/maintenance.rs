@@ -15,12 +15,13 @@ use std::sync::{Arc, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-/// So many segments of like size are merged into one.
-const FAN: usize = 8;
+/// So many segments of like size are merged into one: a span is written
+/// anew at 1 and, if ever, at 16 million spans.
+const FAN: usize = 16;
 /// Most inputs of one merge.
-const MOST: usize = 16;
+const MOST: usize = 24;
 /// No merge makes a segment of more spans …
-const LARGEST_SPANS: u64 = 16_000_000;
+const LARGEST_SPANS: u64 = 20_000_000;
 /// … or from more bytes.
 const LARGEST_BYTES: u64 = 1 << 30;
 /// A segment of which more than one span in so many is dropped is written
@@ -132,7 +133,8 @@ fn flush(core: &Core, generation: &Shared) -> Result<(), StoreError> {
     }
     let size = generation.size();
     let home = segments::home(&core.dir);
-    let options = WriteOptions { id: next_id(core)?, ..WriteOptions::default() };
+    // Soon merged: nothing is gained by packing it well.
+    let options = WriteOptions { id: next_id(core)?, level: 1, ..WriteOptions::default() };
     let refs: Vec<&Batch> = batches.iter().collect();
     let meta = spanloom_segment::write_segment(&home, &options, &refs).map_err(write_error)?;
     drop(batches);
