@@ -76,6 +76,32 @@ pub(crate) fn recover(
     };
     fs::create_dir_all(dir).map_err(|e| io("create", dir, e))?;
     let listed = files::list(dir).map_err(|e| io("list", dir, e))?;
+    std::thread::scope(|scope| {
+        // One file is read while the one before is looked through.
+        let (send, received) = std::sync::mpsc::sync_channel(0);
+        let paths: Vec<PathBuf> = listed.iter().map(|f| files::path_of(dir, f.0)).collect();
+        std::thread::Builder::new()
+            .name("journal-read".into())
+            .spawn_scoped(scope, move || {
+                let _ = paths.iter().try_for_each(|path| send.send(fs::read(path)));
+            })
+            .map_err(|e| JournalError::Io(format!("start a thread that reads the log: {e}")))?;
+        let mut read = || received.recv().unwrap_or_else(|e| Err(std::io::Error::other(e)));
+        recover_files(dir, &listed, first_seq, &mut read, each)
+    })
+}
+
+/// The same for the files of the directory, which `read` gives one by one.
+fn recover_files(
+    dir: &Path,
+    listed: &[(u64, u64)],
+    first_seq: u64,
+    read: &mut dyn FnMut() -> std::io::Result<Vec<u8>>,
+    each: &mut dyn FnMut(FrameRef, Bytes),
+) -> Result<(State, Recovery), JournalError> {
+    let io = |what: &str, path: &Path, e: std::io::Error| {
+        JournalError::Io(format!("{what} {}: {e}", path.display()))
+    };
     let mut report = Recovery::default();
     let mut state = State {
         files: Vec::new(),
@@ -87,7 +113,7 @@ pub(crate) fn recover(
     for (i, &(number, _)) in listed.iter().enumerate() {
         let path = files::path_of(dir, number);
         let newest = i + 1 == listed.len();
-        let data = match fs::read(&path) {
+        let data = match read() {
             Ok(data) => Bytes::from(data),
             Err(_) => {
                 // One unreadable file must not stop the start.

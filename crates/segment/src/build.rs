@@ -313,12 +313,11 @@ impl<'a> Builder<'a> {
     fn attributes(&mut self, batch: &Batch, span: &Span, prepared: &Prepared) {
         self.long.clear();
         let first = prepared.first as usize;
-        for (at, column) in &self.preparer.places[first..first + prepared.places as usize] {
-            let Some(attr) = batch.attrs.get(*at as usize) else { continue };
+        for (value, column) in &self.preparer.places[first..first + prepared.places as usize] {
             if *column == LONG {
-                put_long(&mut self.long, batch, &attr.value);
+                put_long(&mut self.long, batch, value);
             } else {
-                self.promoted[usize::from(*column) - s::FIXED] = Some(attr.value);
+                self.promoted[usize::from(*column) - s::FIXED] = Some(*value);
             }
         }
         let column = &mut self.writer.cols[s::ATTRIBUTES];

@@ -241,8 +241,7 @@ impl ColumnWriter {
     pub fn written(&self, rows: usize) -> Written<'_> {
         let open = &self.open;
         let defs = open.defs.len().saturating_sub(rows);
-        let values =
-            if self.optional { open.defs[defs..].iter().filter(|d| **d != 0).count() } else { rows };
+        let values = if self.optional { open.defs[defs..].iter().filter(|d| **d != 0).count() } else { rows };
         let lens = open.lens.len().saturating_sub(values);
         let texts: usize = open.lens[lens..].iter().map(|l| *l as usize).sum();
         Written {

@@ -5,8 +5,8 @@
 //! row. Memory is one decoded page per input and column, and one row group of
 //! compressed output.
 
-use crate::content::{content, parent_rows};
 use crate::column::ColumnWriter;
+use crate::content::{content, parent_rows};
 use crate::error::{Malformed, SegmentError};
 use crate::format;
 use crate::meta::SegmentMeta;

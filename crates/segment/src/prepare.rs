@@ -31,8 +31,8 @@ pub(crate) struct Prepared {
     pub places: u32,
 }
 
-/// An attribute outside of the set: its position among the batch's, and its column.
-pub(crate) type Outside = (u32, u16);
+/// The value of an attribute outside of the set, and its column.
+pub(crate) type Outside = (Value, u16);
 
 /// Numbers of texts by where they lie, which is where they are while the
 /// batches are borrowed. Equal texts of a batch usually lie in one place, so
@@ -148,8 +148,7 @@ impl Preparer {
         let set = &mut self.scratch;
         set.clear();
         self.taken.fill(false);
-        let start = span.attrs.start;
-        for (i, a) in batch.attrs(span.attrs).iter().enumerate() {
+        for a in batch.attrs(span.attrs) {
             let Self { keys, by_key, key_handles, .. } = self;
             let number = key_handles.number(batch.arena.bytes(a.key), |key| {
                 let (number, new) = keys.intern(key);
@@ -165,14 +164,14 @@ impl Preparer {
                 if !*taken && !matches!(a.value, Value::Empty) {
                     *taken = true;
                     if first_time {
-                        self.places.push((start + i as u32, column));
+                        self.places.push((a.value, column));
                     }
                     set.push(16 + kind as u8);
                     continue;
                 }
             }
             if put_member(set, batch, span, a) && first_time {
-                self.places.push((start + i as u32, LONG));
+                self.places.push((a.value, LONG));
             }
         }
     }

@@ -191,7 +191,6 @@ impl List {
         self.class = class;
         self.n += 1;
     }
-
 }
 
 /// Where a list lies: part, place in it, number of traces.
@@ -304,7 +303,8 @@ pub(crate) mod v1 {
                 *rank += 1;
             }
             let by_trace = r.take(n)?;
-            let classes: Vec<u8> = ordinals.iter().map(|o| by_trace.get(*o as usize).copied().unwrap_or(255)).collect();
+            let classes: Vec<u8> =
+                ordinals.iter().map(|o| by_trace.get(*o as usize).copied().unwrap_or(255)).collect();
             let endless = classes.iter().any(|c| upper(*c) == i64::MAX);
             let times = Arc::new(Times { traces: n, bucket, latest, endless });
             Ok(Self { times, order: Arc::new(Order { ordinals, classes }), ranks })

@@ -126,7 +126,13 @@ impl Drop for Segment {
     }
 }
 
-fn read_checked(file: &File, path: &Path, offset: u64, len: usize, crc: u32) -> Result<Vec<u8>, SegmentError> {
+fn read_checked(
+    file: &File,
+    path: &Path,
+    offset: u64,
+    len: usize,
+    crc: u32,
+) -> Result<Vec<u8>, SegmentError> {
     let mut data = vec![0; len];
     file.read_exact_at(&mut data, offset).map_err(|e| match e.kind() {
         std::io::ErrorKind::UnexpectedEof => {
@@ -282,7 +288,8 @@ impl Segment {
     pub(crate) fn group(&self, group: u32) -> Result<Arc<Group>, SegmentError> {
         self.cached(kind::GROUP, group, 0, || {
             let raw = self.section(SectionKey::group(group))?;
-            let g = read_group(&raw, self.columns.len(), self.meta.version).map_err(|e| self.damaged(format::INDEX, e))?;
+            let g = read_group(&raw, self.columns.len(), self.meta.version)
+                .map_err(|e| self.damaged(format::INDEX, e))?;
             let size = g.columns.iter().map(|c| 96 + c.pages.len() * size_of::<PagePlace>()).sum::<usize>();
             Ok((g, size + 8192))
         })
@@ -512,7 +519,13 @@ impl Segment {
         for hash in hashes {
             let page = tags.page(*hash).map_err(damaged)?;
             if page.len > 0 {
-                let data = read_checked(&self.index, &self.path.join(format::INDEX), page.offset, page.len, page.crc)?;
+                let data = read_checked(
+                    &self.index,
+                    &self.path.join(format::INDEX),
+                    page.offset,
+                    page.len,
+                    page.crc,
+                )?;
                 page.blocks(&data, *hash, &mut blocks).map_err(damaged)?;
             }
         }
@@ -562,8 +575,8 @@ impl Segment {
         }
         self.cached(kind::ORDER, part, 0, || {
             let raw = self.section(SectionKey::order(part))?;
-            let order = Order::read(&raw, self.meta.traces as usize)
-                .map_err(|e| self.damaged(format::INDEX, e))?;
+            let order =
+                Order::read(&raw, self.meta.traces as usize).map_err(|e| self.damaged(format::INDEX, e))?;
             let size = order.size();
             Ok((order, size))
         })

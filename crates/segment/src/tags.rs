@@ -10,11 +10,11 @@
 //! A value is hashed as it is stored: JSON text in sets and objects, raw bytes
 //! in promoted columns. A search looks for all forms that can equal its literal.
 
-use crate::prepare::LONG_TEXT;
 use crate::column::{Blocks, GROUP_BLOCKS, block_list};
 use crate::encoding::{Reader, put_varint, stable_hash};
 use crate::error::{Decoded, Malformed};
 use crate::json::{Slot, Type, put_int, put_slot, put_str, put_value};
+use crate::prepare::LONG_TEXT;
 use crate::schema;
 use spanloom_model::{Batch, Cond, Literal, Op, Value, is_intrinsic};
 

@@ -6,8 +6,8 @@ use crate::encoding::{Reader, put_split, put_text, put_varint, put_zigzag, read_
 use crate::error::{Decoded, Malformed, SegmentError};
 use crate::format;
 use crate::intern::{Interner, Renumbered};
-use crate::recent::{self, List, ListParts};
 pub(crate) use crate::recent::ListPlace;
+use crate::recent::{self, List, ListParts};
 use spanloom_model::{Operation, ServiceCount, SpanKind, Status, TraceId};
 use std::collections::HashMap;
 use std::fs::File;

@@ -1,5 +1,5 @@
 //! Measures the store: `store_bench SPANS DIR [--batch N] [--rate SPANS_PER_SECOND]
-//! [--no-merge] [--log-only]`.
+//! [--no-merge] [--log-only] [--only TEXT]`: with the last, only reads whose name contains the text.
 //!
 //! Spans like those of the reference measurements (store and query, §5.1):
 //! 2 to 18 per trace, 40 services with 100 operations each, 8 to 10
@@ -191,23 +191,25 @@ fn thread_cpu() -> Duration {
     Duration::from_nanos(text.split(' ').next().and_then(|n| n.parse().ok()).unwrap_or(0))
 }
 
-/// Elapsed time and time on the processor of each call.
-fn time(n: usize, mut f: impl FnMut(usize)) -> Vec<(Duration, Duration)> {
-    (0..n)
-        .map(|i| {
-            let busy = thread_cpu();
-            let t = Instant::now();
-            f(i);
-            (t.elapsed(), thread_cpu().saturating_sub(busy))
-        })
-        .collect()
+/// Elapsed time and time on the processor of each call; prints their quantiles.
+fn time(only: Option<&str>, name: &str, n: usize, mut f: impl FnMut(usize)) {
+    if only.is_some_and(|only| !name.contains(only)) {
+        return;
+    }
+    let times = (0..n).map(|i| {
+        let busy = thread_cpu();
+        let t = Instant::now();
+        f(i);
+        (t.elapsed(), thread_cpu().saturating_sub(busy))
+    });
+    quantiles(name, times.collect());
 }
 
 fn main() {
     let args: Vec<String> = std::env::args().collect();
     let (Some(spans), Some(dir)) = (args.get(1).and_then(|a| a.parse::<u64>().ok()), args.get(2)) else {
         println!(
-            "usage: store_bench SPANS DIR [--batch N] [--rate SPANS_PER_SECOND] [--no-merge] [--log-only]"
+            "usage: store_bench SPANS DIR [--batch N] [--rate SPANS_PER_SECOND] [--no-merge] [--log-only] [--only TEXT]"
         );
         return;
     };
@@ -216,6 +218,7 @@ fn main() {
     };
     let per_batch = option("--batch").unwrap_or(250) as usize;
     let rate = option("--rate");
+    let only = args.iter().position(|a| a == "--only").and_then(|i| args.get(i + 1)).map(String::as_str);
     let dir = Path::new(dir);
     // Everything stays in the log, for measuring the start.
     let log_only = args.iter().any(|a| a == "--log-only");
@@ -327,7 +330,7 @@ fn main() {
         ids.extend(all.iter().map(|s| s.trace_id));
     }
     let pick = |i: usize| ids[(i * 7919) % ids.len()];
-    quantiles("trace by id", time(400, |i| drop(store.trace(pick(i), TimeRange::ALL).unwrap().unwrap())));
+    time(only, "trace by id", 400, |i| drop(store.trace(pick(i), TimeRange::ALL).unwrap().unwrap()));
     let service = |i: usize| Expr::Is(Cond::Service { name: format!("service-{:02}", i % 40), fold: false });
     let name = |i: usize| {
         Expr::Is(Cond::Name { name: format!("GET /api/v1/resource-{:02}/items", i % 100), fold: false })
@@ -353,26 +356,21 @@ fn main() {
             value: Literal::Typed(value),
         })
     };
-    quantiles("search: service", time(60, |i| ask(vec![service(i)], all)));
-    quantiles("search: service + operation", time(60, |i| ask(vec![service(i), name(i * 3)], all)));
+    time(only, "search: service", 60, |i| ask(vec![service(i)], all));
+    time(only, "search: service + operation", 60, |i| ask(vec![service(i), name(i * 3)], all));
     let slow = || Expr::Is(Cond::Duration { min: 150_000_000, max: i64::MAX });
-    quantiles(
-        "search: service + operation + duration",
-        time(60, |i| ask(vec![service(i), name(i * 3), slow()], all)),
-    );
-    quantiles("search: duration", time(60, |_| ask(vec![slow()], all)));
-    quantiles("search: time window", time(60, |i| ask(vec![], hour(i))));
-    quantiles(
-        "search: service + op + duration + window",
-        time(60, |i| ask(vec![service(i), name(i), slow()], hour(i))),
-    );
-    quantiles(
-        "search: rare tag",
-        time(60, |i| ask(vec![tag("user.id", format!("user-{:07}", i * 40_003))], all)),
-    );
-    quantiles("search: absent tag", time(60, |i| ask(vec![tag("user.id", format!("nobody-{i}"))], all)));
-    quantiles("search: frequent tag", time(60, |_| ask(vec![tag("http.status_code", "404".into())], all)));
-    quantiles("services", time(20, |_| drop(store.services().unwrap())));
+    time(only, "search: service + operation + duration", 60, |i| {
+        ask(vec![service(i), name(i * 3), slow()], all)
+    });
+    time(only, "search: duration", 60, |_| ask(vec![slow()], all));
+    time(only, "search: time window", 60, |i| ask(vec![], hour(i)));
+    time(only, "search: service + op + duration + window", 60, |i| {
+        ask(vec![service(i), name(i), slow()], hour(i))
+    });
+    time(only, "search: rare tag", 60, |i| ask(vec![tag("user.id", format!("user-{:07}", i * 40_003))], all));
+    time(only, "search: absent tag", 60, |i| ask(vec![tag("user.id", format!("nobody-{i}"))], all));
+    time(only, "search: frequent tag", 60, |_| ask(vec![tag("http.status_code", "404".into())], all));
+    time(only, "services", 20, |_| drop(store.services().unwrap()));
     println!("rss after reading {} MiB (VmHWM {} MiB)", memory("VmRSS"), memory("VmHWM"));
     let t = Instant::now();
     store.close();

@@ -174,8 +174,7 @@ impl Intake {
     }
 
     /// Takes note of ids that come from the log at start.
-    pub fn replayed(&mut self, id: TraceId, datadog: bool) {
-        self.datadog = datadog;
+    pub fn replayed(&mut self, id: TraceId) {
         self.join(id);
     }
 

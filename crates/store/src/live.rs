@@ -6,7 +6,7 @@ use crate::assemble;
 use crate::source::{Hit, Names, Part, Scan, Source};
 use crate::terms::Terms;
 use bytes::Bytes;
-use spanloom_journal::record::{ChunkHead, View};
+use spanloom_journal::record::{ChunkHead, RecordError, View};
 use spanloom_journal::{FrameRef, Journal};
 use spanloom_model::{Batch, Operation, Range32, Search, StoreError, TimeRange, TraceId, WindowOn};
 use std::collections::{BTreeSet, HashMap};
@@ -54,11 +54,49 @@ struct Inner {
     names: Names,
     /// Hashes of operations already in `names`.
     known: FastMap<u64, ()>,
+    /// Records whose names are not in `names` yet.
+    unnamed: Vec<u32>,
     range: Option<(i64, i64)>,
     spans: u64,
     bytes: u64,
     last_seq: u64,
     opened_at: Option<i64>,
+}
+
+impl Inner {
+    /// Takes note of the operations of a record.
+    fn name(&mut self, view: &View) -> Result<(), RecordError> {
+        view.ops(|op| {
+            let hash = self.known.hasher().hash_one((op.service, op.name, op.kind as u8));
+            if self.known.insert(hash, ()).is_none() {
+                let operation = Operation { name: op.name.to_owned(), kind: op.kind };
+                self.names.entry(op.service.to_owned()).or_default().insert(operation);
+            }
+        })
+    }
+
+    fn add(&mut self, bytes: usize, payload: Payload, chunks: &[ChunkHead], now: i64) {
+        self.opened_at.get_or_insert(now);
+        let n = self.records.len() as u32;
+        let (mut min, mut max) = (i64::MAX, i64::MIN);
+        for (i, chunk) in chunks.iter().enumerate() {
+            let (low, high) =
+                if chunk.startless { (i64::MIN, i64::MAX) } else { (chunk.min_start, chunk.max_start) };
+            min = min.min(low);
+            max = max.max(high);
+            self.spans += u64::from(chunk.spans);
+            let at = self.entries.len() as u32;
+            let trace =
+                self.traces.entry(chunk.trace_id).or_insert(LiveTrace { last: NONE, start: i64::MAX });
+            self.entries.push(Entry { record: n, chunk: i as u32, before: trace.last });
+            trace.last = at;
+            trace.start = trace.start.min(chunk.min_start);
+        }
+        let range = self.range.get_or_insert((min, max));
+        *range = (range.0.min(min), range.1.max(max));
+        self.bytes += bytes as u64;
+        self.records.push(Record { payload, min_start: min, max_start: max });
+    }
 }
 
 /// The log to read records from; empty while it is being replayed.
@@ -113,36 +151,40 @@ impl Generation {
     ) -> Result<(), StoreError> {
         let view = View::parse(record.clone()).map_err(damaged)?;
         let mut inner = self.inner.write().unwrap_or_else(PoisonError::into_inner);
-        let inner = &mut *inner;
-        view.ops(|op| {
-            let hash = inner.known.hasher().hash_one((op.service, op.name, op.kind as u8));
-            if inner.known.insert(hash, ()).is_none() {
-                let operation = Operation { name: op.name.to_owned(), kind: op.kind };
-                inner.names.entry(op.service.to_owned()).or_default().insert(operation);
-            }
-        })
-        .map_err(damaged)?;
-        inner.opened_at.get_or_insert(now);
-        let n = inner.records.len() as u32;
-        let (mut min, mut max) = (i64::MAX, i64::MIN);
-        for (i, chunk) in chunks.iter().enumerate() {
-            let (low, high) =
-                if chunk.startless { (i64::MIN, i64::MAX) } else { (chunk.min_start, chunk.max_start) };
-            min = min.min(low);
-            max = max.max(high);
-            inner.spans += u64::from(chunk.spans);
-            let at = inner.entries.len() as u32;
-            let trace =
-                inner.traces.entry(chunk.trace_id).or_insert(LiveTrace { last: NONE, start: i64::MAX });
-            inner.entries.push(Entry { record: n, chunk: i as u32, before: trace.last });
-            trace.last = at;
-            trace.start = trace.start.min(chunk.min_start);
-        }
-        let range = inner.range.get_or_insert((min, max));
-        *range = (range.0.min(min), range.1.max(max));
-        inner.bytes += record.len() as u64;
-        inner.records.push(Record { payload, min_start: min, max_start: max });
+        inner.name(&view).map_err(damaged)?;
+        inner.add(record.len(), payload, chunks, now);
         Ok(())
+    }
+
+    /// Adds a record from the log. Its names are read when somebody asks: a
+    /// start must not wait for them.
+    pub fn replay(&self, record: &Bytes, payload: Payload, chunks: &[ChunkHead], now: i64) {
+        let mut inner = self.inner.write().unwrap_or_else(PoisonError::into_inner);
+        let n = inner.records.len() as u32;
+        inner.unnamed.push(n);
+        inner.add(record.len(), payload, chunks, now);
+    }
+
+    /// Reads the names that were left out so far.
+    fn name_all(&self) -> Result<(), StoreError> {
+        loop {
+            let next = {
+                let inner = self.read();
+                let Some(n) = inner.unnamed.last() else { return Ok(()) };
+                inner.records.get(*n as usize).map(|r| (*n, r.payload.clone()))
+            };
+            let view = next.map(|(n, p)| View::parse(self.load(&p)?).map_err(damaged).map(|v| (n, v)));
+            let mut inner = self.inner.write().unwrap_or_else(PoisonError::into_inner);
+            if let Some(view) = view {
+                let (n, view) = view?;
+                if inner.unnamed.last() != Some(&n) {
+                    // Somebody else was here.
+                    continue;
+                }
+                inner.name(&view).map_err(damaged)?;
+            }
+            inner.unnamed.pop();
+        }
     }
 
     /// The log holds everything here up to this frame.
@@ -330,6 +372,7 @@ impl Source for Generation {
     }
 
     fn names(&self, into: &mut Names) -> Result<(), StoreError> {
+        self.name_all()?;
         for (service, operations) in &self.read().names {
             into.entry(service.clone()).or_default().extend(operations.iter().cloned());
         }

@@ -490,15 +490,12 @@ impl Replay {
             } else {
                 Payload::Log(frame)
             };
-            if let Err(e) = last.add(&bytes, payload, &chunks, now) {
-                damage.push(format!("frame {} of log file {}: {e}", frame.seq, frame.file));
-                return;
-            }
+            last.replay(&bytes, payload, &chunks, now);
             last.logged(frame.seq);
-            let datadog = view.intake().protocol.is_datadog();
+            doors.intake.begin(now, view.intake().protocol.is_datadog());
             for chunk in &chunks {
                 replayed += u64::from(chunk.spans);
-                doors.intake.replayed(chunk.trace_id, datadog);
+                doors.intake.replayed(chunk.trace_id);
             }
             let size = last.size();
             if size.spans >= config.flush_spans || size.bytes >= config.flush_bytes {
