@@ -40,17 +40,26 @@ pub(crate) type Blocks = [u64; GROUP_BLOCKS / 64];
 
 /// A finished page.
 pub(crate) struct Page {
+    /// Taken when it is written.
     pub data: Vec<u8>,
+    pub len: usize,
+    pub crc: u32,
     pub raw: usize,
     pub rows: usize,
     pub first_row: usize,
     pub enc: u8,
 }
 
+impl Page {
+    fn new(data: Vec<u8>, raw: usize, first_row: usize, rows: usize, enc: u8) -> Self {
+        Self { len: data.len(), crc: crc32fast::hash(&data), data, raw, rows, first_row, enc }
+    }
+}
+
 /// A finished column chunk.
 pub(crate) struct Chunk {
-    /// Compressed dictionary, its raw size and its number of values.
-    pub dict: Option<(Vec<u8>, usize, usize)>,
+    /// The dictionary, and its number of values.
+    pub dict: Option<(Page, usize)>,
     pub pages: Vec<Page>,
     /// Blocks in which each code of the dictionary occurs.
     pub postings: Vec<Blocks>,
@@ -281,7 +290,8 @@ impl ColumnWriter {
             + self.open.data.len()
             + self.open.lens.len()
             + self.open.words.len() * 8
-            + self.open.ids.len() * 4
+            // Small pages: looking for a trace decodes one.
+            + self.open.ids.len() * 12
     }
 
     /// To be called after each row: closes a page of huge values.
@@ -398,7 +408,7 @@ impl ColumnWriter {
         };
         let data = z.compress(raw)?;
         self.compressed += data.len();
-        self.out.pages.push(Page { data, raw: raw.len(), rows: open.rows, first_row: open.first_row, enc });
+        self.out.pages.push(Page::new(data, raw.len(), open.first_row, open.rows, enc));
         open.first_row += open.rows;
         open.rows = 0;
         open.defs.clear();
@@ -427,7 +437,8 @@ impl ColumnWriter {
                 }
                 raw.extend_from_slice(value);
             }
-            self.out.dict = Some((z.compress(raw)?, raw.len(), self.dict.len()));
+            let page = Page::new(z.compress(raw)?, raw.len(), 0, 0, enc::DICT);
+            self.out.dict = Some((page, self.dict.len()));
         }
         self.dict.clear();
         self.epoch += 1;

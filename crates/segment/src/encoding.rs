@@ -267,18 +267,39 @@ pub(crate) fn read_delta(r: &mut Reader<'_>, n: usize) -> Decoded<Vec<u32>> {
                 return Err(Malformed("a delta is wider than 64 bits"));
             }
             let bytes = r.take(mini * usize::from(*w) / 8)?;
-            let (mut acc, mut bits) = (0u128, 0u32);
-            let mask = if *w == 64 { u64::MAX } else { (1u64 << w) - 1 };
+            let some = mini.min(n - out.len());
+            let width = u32::from(*w);
             let mut bytes = bytes.iter();
-            for _ in 0..mini.min(n - out.len()) {
-                while bits < u32::from(*w) {
-                    acc |= u128::from(bytes.next().copied().unwrap_or(0)) << bits;
-                    bits += 8;
-                }
-                value = value.wrapping_add(min).wrapping_add((acc as u64 & mask) as i64);
-                acc >>= *w;
-                bits -= u32::from(*w);
+            let mut next = |value: i64, delta: u64| {
+                let value = value.wrapping_add(min).wrapping_add(delta as i64);
                 out.push(narrow(value)?);
+                Ok(value)
+            };
+            if width <= 56 {
+                // The usual case: nothing wider than a register is needed.
+                let mask = (1u64 << width) - 1;
+                let (mut acc, mut bits) = (0u64, 0u32);
+                for _ in 0..some {
+                    while bits < width {
+                        acc |= u64::from(bytes.next().copied().unwrap_or(0)) << bits;
+                        bits += 8;
+                    }
+                    value = next(value, acc & mask)?;
+                    acc >>= width;
+                    bits -= width;
+                }
+            } else {
+                let mask = u64::MAX >> (64 - width);
+                let (mut acc, mut bits) = (0u128, 0u32);
+                for _ in 0..some {
+                    while bits < width {
+                        acc |= u128::from(bytes.next().copied().unwrap_or(0)) << bits;
+                        bits += 8;
+                    }
+                    value = next(value, acc as u64 & mask)?;
+                    acc >>= width;
+                    bits -= width;
+                }
             }
         }
     }
@@ -304,22 +325,29 @@ pub(crate) fn put_ids(out: &mut Vec<u8>, ids: &[u128]) {
     out.extend_from_slice(&bytes);
 }
 
-/// Reads `n` ids.
-pub(crate) fn read_ids(r: &mut Reader<'_>, n: usize) -> Decoded<Vec<u128>> {
+/// Reads `n` ids: the distinct ones, and one past the last place of each.
+pub(crate) fn read_ids(r: &mut Reader<'_>, n: usize) -> Decoded<(Vec<u128>, Vec<u32>)> {
     let prefixes = read_delta(r, n)?;
     let suffixes = read_delta(r, n)?;
-    let mut out = Vec::with_capacity(n);
+    let (mut ids, mut ends) = (Vec::new(), Vec::new());
     let mut id = [0u8; 16];
-    for (p, s) in prefixes.iter().zip(&suffixes) {
+    for (i, (p, s)) in prefixes.iter().zip(&suffixes).enumerate() {
         if p.saturating_add(*s) != 16 {
             return Err(Malformed("an id does not have 16 bytes"));
         }
         if *s != 0 {
             id[*p as usize..].copy_from_slice(r.take(*s as usize)?);
         }
-        out.push(u128::from_be_bytes(id));
+        let next = u128::from_be_bytes(id);
+        if (*s != 0 || i == 0) && ids.last() != Some(&next) {
+            ids.push(next);
+            ends.push(i as u32);
+        }
+        if let Some(end) = ends.last_mut() {
+            *end = i as u32 + 1;
+        }
     }
-    Ok(out)
+    Ok((ids, ends))
 }
 
 /// BYTE_STREAM_SPLIT of 8-byte values.
@@ -399,7 +427,14 @@ mod tests {
             ids.sort_unstable();
             let mut out = Vec::new();
             put_ids(&mut out, &ids);
-            prop_assert_eq!(&read_ids(&mut Reader::new(&out), ids.len()).unwrap(), &ids);
+            let (distinct, ends) = read_ids(&mut Reader::new(&out), ids.len()).unwrap();
+            let mut back = Vec::new();
+            for (id, end) in distinct.iter().zip(ends) {
+                back.resize(end as usize, *id);
+            }
+            prop_assert_eq!(&back, &ids);
+            ids.dedup();
+            prop_assert_eq!(&distinct, &ids);
             out.clear();
             put_split(&mut out, &words);
             prop_assert_eq!(&read_split(&mut Reader::new(&out), words.len()).unwrap(), &words);

@@ -33,9 +33,9 @@ pub fn decode(bytes: &[u8]) {
         7 => drop(traces::read_directory(rest)),
         8 => {
             if let Ok(strings) = Strings::read(rest)
-                && let Ok(listed) = traces::read_operations(rest, u32::from(b >> 7) + 1)
+                && let Ok(listed) = traces::Operations::read(rest.to_vec(), u32::from(b >> 7) + 1)
             {
-                listed.list.iter().for_each(|o| drop(traces::Operations::names(o, &strings)));
+                let _ = listed.names(&strings, |_, _| ());
             }
         }
         9 => {

@@ -172,15 +172,18 @@ impl Segment {
         };
         let (services, names) = (fitting(&services), fitting(&names));
         let fits = |of: &[bool], n: u32| of.get(n as usize).copied().unwrap_or(false);
-        let mut out = Vec::new();
-        for o in &listed.list {
-            if !fits(&services, o.service) || !fits(&names, o.name) {
-                continue;
-            }
-            match o.list {
-                None => return Ok(None),
-                Some(list) => out.push(list),
-            }
+        let (mut out, mut unlisted) = (Vec::new(), false);
+        for (_, entries) in listed.services.iter().filter(|(service, _)| fits(&services, *service)) {
+            let read = listed.each(entries, |o| {
+                if fits(&names, o.name) {
+                    out.extend(o.list);
+                    unlisted |= o.list.is_none();
+                }
+            });
+            read.map_err(|e| self.damaged(format::INDEX, e))?;
+        }
+        if unlisted {
+            return Ok(None);
         }
         Ok(Some(out))
     }

@@ -4,7 +4,7 @@
 use crate::error::{Malformed, SegmentError};
 use crate::format;
 use crate::segment::Segment;
-use crate::traces::{TRACE_BLOCK, TracePart};
+use crate::traces::TracePart;
 use spanloom_model::TraceId;
 
 impl Segment {
@@ -21,9 +21,8 @@ impl Segment {
 
     /// What the segment holds of the trace with this number, whose id is known.
     pub fn part_of(&self, number: u32, id: TraceId) -> Result<TracePart, SegmentError> {
-        let block = self.trace_block(number as usize / TRACE_BLOCK)?;
+        let (block, place) = self.trace_at(number)?;
         let strings = self.strings()?;
-        let place = number as usize % TRACE_BLOCK;
         if place >= block.starts.len() {
             return Err(self.damaged(format::TRACES, Malformed("a trace is not in its block")));
         }

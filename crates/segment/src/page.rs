@@ -154,13 +154,7 @@ impl Page {
             }
             (enc::WORDS, _, Shape::Words | Shape::Noise) => Values::Words(read_split(&mut r, n)?),
             (enc::IDS, _, Shape::Ids) => {
-                let all = read_ids(&mut r, n)?;
-                let mut ends = Vec::new();
-                let mut ids = Vec::new();
-                for same in all.chunk_by(|a, b| a == b) {
-                    ids.extend(same.first());
-                    ends.push(ends.last().copied().unwrap_or(0) + same.len() as u32);
-                }
+                let (ids, ends) = read_ids(&mut r, n)?;
                 if !ids.is_sorted() {
                     return Err(Malformed("trace ids are not sorted"));
                 }

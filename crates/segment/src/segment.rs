@@ -11,7 +11,7 @@ use crate::page::{Dict, Page};
 use crate::recent::{self, ORDER_PART, Order, Times, v1::Whole};
 use crate::schema::{self, Column};
 use crate::tags::Tags;
-use crate::traces::{self, BlockPlace, ListPlace, Operations, Strings, TRACE_BLOCK, TraceBlock, TracePart};
+use crate::traces::{self, BlockPlace, ListPlace, Operations, Strings, TraceBlock, TracePart};
 use spanloom_model::TraceId;
 use std::fs::File;
 use std::os::unix::fs::FileExt;
@@ -392,7 +392,7 @@ impl Segment {
         })
     }
 
-    pub(crate) fn trace_block(&self, block: usize) -> Result<Arc<TraceBlock>, SegmentError> {
+    fn trace_block(&self, block: usize) -> Result<Arc<TraceBlock>, SegmentError> {
         self.cached(kind::TRACE_BLOCK, block as u32, 0, || {
             let blocks = self.trace_blocks()?;
             let damaged = |e| self.damaged(format::TRACES, e);
@@ -403,6 +403,12 @@ impl Segment {
             let size = b.size();
             Ok((b, size))
         })
+    }
+
+    /// The block that holds a trace, and its place there.
+    pub(crate) fn trace_at(&self, ordinal: u32) -> Result<(Arc<TraceBlock>, usize), SegmentError> {
+        let size = traces::trace_block(self.meta.version);
+        Ok((self.trace_block(ordinal as usize / size)?, ordinal as usize % size))
     }
 
     /// Whether the segment may hold spans of the trace: about 1 % of other
@@ -463,20 +469,19 @@ impl Segment {
 
     /// Earliest start of a trace by its number.
     pub(crate) fn trace_start(&self, ordinal: u32) -> Result<i64, SegmentError> {
-        let b = self.trace_block(ordinal as usize / TRACE_BLOCK)?;
-        let start = b.starts.get(ordinal as usize % TRACE_BLOCK).copied();
-        start.ok_or_else(|| self.damaged(format::TRACES, Malformed("a trace is not in its block")))
+        let (b, at) = self.trace_at(ordinal)?;
+        b.starts
+            .get(at)
+            .copied()
+            .ok_or_else(|| self.damaged(format::TRACES, Malformed("a trace is not in its block")))
     }
 
     /// What the segment holds of a trace, from the trace table.
     pub fn part(&self, id: TraceId) -> Result<Option<TracePart>, SegmentError> {
         let Some(found) = self.find(id)? else { return Ok(None) };
-        let block = self.trace_block(found.ordinal as usize / TRACE_BLOCK)?;
+        let (block, at) = self.trace_at(found.ordinal)?;
         let strings = self.strings()?;
-        block
-            .part(found.ordinal as usize % TRACE_BLOCK, id, &strings)
-            .map(Some)
-            .map_err(|e| self.damaged(format::TRACES, e))
+        block.part(at, id, &strings).map(Some).map_err(|e| self.damaged(format::TRACES, e))
     }
 
     /// Blocks of a row group.
@@ -586,8 +591,8 @@ impl Segment {
     pub(crate) fn listed(&self) -> Result<Arc<Operations>, SegmentError> {
         self.cached(kind::OPERATIONS, 0, 0, || {
             let raw = self.section(SectionKey::OPERATIONS)?;
-            let list = traces::read_operations(&raw, self.meta.version)
-                .map_err(|e| self.damaged(format::INDEX, e))?;
+            let list =
+                Operations::read(raw, self.meta.version).map_err(|e| self.damaged(format::INDEX, e))?;
             let size = list.size();
             Ok((list, size))
         })

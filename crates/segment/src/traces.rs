@@ -14,8 +14,13 @@ use std::fs::File;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 
-/// Traces of a block.
-pub(crate) const TRACE_BLOCK: usize = 1024;
+/// Traces of a block: it is decoded whole for one of them.
+const TRACE_BLOCK: usize = 256;
+
+/// Traces of a block in a segment of a version.
+pub(crate) const fn trace_block(version: u32) -> usize {
+    if version == 1 { 1024 } else { TRACE_BLOCK }
+}
 /// Beyond this many bytes of distinct names no further ones are numbered: the
 /// table spells them out, and the list of operations is cut …
 const MAX_STRINGS: usize = 4 << 20;
@@ -362,15 +367,20 @@ impl TraceTable {
         let mut lists = ListParts::default();
         let mut operations =
             vec![if self.cut { CUT } else { 0 } | if self.resources_cut { RESOURCES_CUT } else { 0 }];
-        put_varint(&mut operations, list.len() as u64);
-        for (operation, traces) in list {
-            put_varint(&mut operations, operation >> 36);
-            put_varint(&mut operations, operation >> 8 & 0xfff_ffff);
-            operations.push(operation as u8);
-            let place = lists.put(&traces, &ranked.ranks);
-            put_varint(&mut operations, u64::from(place.part));
-            put_varint(&mut operations, u64::from(place.at));
-            put_varint(&mut operations, u64::from(place.len));
+        let mut entries = Vec::new();
+        for of_service in list.chunk_by(|a, b| a.0 >> 36 == b.0 >> 36) {
+            entries.clear();
+            for (operation, traces) in of_service {
+                let listed = Listed {
+                    name: (operation >> 8 & 0xfff_ffff) as u32,
+                    kind: *operation as u8,
+                    list: Some(lists.put(traces, &ranked.ranks)),
+                };
+                listed.put(&mut entries);
+            }
+            let service = of_service.first().map_or(0, |(operation, _)| operation >> 36);
+            put_varint(&mut operations, service);
+            put_text(&mut operations, &entries);
         }
         Ok(Finished {
             file: self.file,
@@ -441,66 +451,128 @@ impl Strings {
     }
 }
 
-/// An operation of a segment, by the numbers of its names.
+/// An operation or resource of a service, by the number of its name.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Listed {
-    pub service: u32,
-    /// Name, or resource if there is no kind.
     pub name: u32,
-    pub kind: Option<SpanKind>,
+    /// Number of its kind, or [`RESOURCE`].
+    kind: u8,
     /// List of its traces; none if version 1 left it out.
     pub list: Option<ListPlace>,
 }
 
-/// All operations and resources, and whether some are missing.
-#[derive(Debug)]
+impl Listed {
+    fn put(&self, out: &mut Vec<u8>) {
+        put_varint(out, u64::from(self.name));
+        out.push(self.kind);
+        put_varint(out, self.list.map_or(0, |l| u64::from(l.part) + 1));
+        if let Some(list) = self.list {
+            put_varint(out, u64::from(list.at));
+            put_varint(out, u64::from(list.len));
+        }
+    }
+
+    fn read(r: &mut Reader<'_>) -> Decoded<Self> {
+        let (name, kind) = (number(r)?, r.u8()?);
+        let list = match number(r)? {
+            0 => None,
+            part => Some(ListPlace { part: part - 1, at: number(r)?, len: number(r)? }),
+        };
+        Ok(Self { name, kind, list })
+    }
+}
+
+fn number(r: &mut Reader<'_>) -> Decoded<u32> {
+    r.count(u32::MAX as usize).map(|n| n as u32)
+}
+
+/// All operations and resources by service, and whether some are missing.
+#[derive(Debug, Default)]
 pub(crate) struct Operations {
-    pub list: Vec<Listed>,
+    raw: Vec<u8>,
+    /// Number of each service's name, and where in `raw` its entries are.
+    pub services: Vec<(u32, std::ops::Range<usize>)>,
     pub cut: bool,
     /// Resources are not (all) listed: names alone do not say where a text is.
     pub resources_cut: bool,
 }
 
 impl Operations {
-    /// Service and operation of an entry.
-    pub fn names(entry: &Listed, strings: &Strings) -> Decoded<Option<(String, Operation)>> {
-        let text = |n: u32| {
-            let bytes = strings.get(n as usize).ok_or(Malformed("an operation names nothing"))?;
-            Ok(String::from_utf8_lossy(bytes).into_owned())
-        };
-        let Some(kind) = entry.kind else { return Ok(None) };
-        Ok(Some((text(entry.service)?, Operation { name: text(entry.name)?, kind })))
+    pub fn read(raw: Vec<u8>, version: u32) -> Decoded<Self> {
+        if version == 1 {
+            return Self::read_v1(&raw);
+        }
+        let mut r = Reader::new(&raw);
+        let bits = r.u8()?;
+        let mut services = Vec::new();
+        while !r.is_empty() {
+            let service = number(&mut r)?;
+            let entries = r.text()?.len();
+            let end = raw.len() - r.left();
+            services.push((service, end - entries..end));
+        }
+        Ok(Self { services, cut: bits & CUT != 0, resources_cut: bits & RESOURCES_CUT != 0, raw })
+    }
+
+    /// Version 1 has one list, sorted by service, without resources.
+    fn read_v1(raw: &[u8]) -> Decoded<Self> {
+        let mut r = Reader::new(raw);
+        let mut out = Self { cut: r.u8()? & CUT != 0, resources_cut: true, ..Self::default() };
+        for _ in 0..r.count(raw.len() / 4)? {
+            let (service, name, kind) = (number(&mut r)?, number(&mut r)?, r.u8()?);
+            let list = match number(&mut r)? {
+                0 => None,
+                part => Some(ListPlace { part: part - 1, at: number(&mut r)?, len: 0 }),
+            };
+            let start = out.raw.len();
+            Listed { name, kind, list }.put(&mut out.raw);
+            match out.services.last_mut().filter(|s| s.0 == service) {
+                Some((_, entries)) => entries.end = out.raw.len(),
+                None => out.services.push((service, start..out.raw.len())),
+            }
+        }
+        Ok(out)
+    }
+
+    /// Calls back with the entries of a service.
+    pub fn each(&self, entries: &std::ops::Range<usize>, mut f: impl FnMut(Listed)) -> Decoded<()> {
+        let mut r = Reader::new(self.raw.get(entries.clone()).unwrap_or_default());
+        while !r.is_empty() {
+            f(Listed::read(&mut r)?);
+        }
+        Ok(())
+    }
+
+    /// Calls back with all services and operations.
+    pub fn names(&self, strings: &Strings, mut f: impl FnMut(&str, Operation)) -> Decoded<()> {
+        let missing = Malformed("an operation names nothing");
+        for (service, entries) in &self.services {
+            let service = strings.get(*service as usize).ok_or(missing)?;
+            let service = String::from_utf8_lossy(service);
+            let mut all_named = true;
+            self.each(entries, |entry| {
+                if entry.kind == RESOURCE {
+                    return;
+                }
+                let kind = SpanKind::from_number(u32::from(entry.kind));
+                match strings.get(entry.name as usize) {
+                    Some(name) => {
+                        let name = String::from_utf8_lossy(name).into_owned();
+                        f(&service, Operation { name, kind });
+                    }
+                    None => all_named = false,
+                }
+            })?;
+            if !all_named {
+                return Err(missing);
+            }
+        }
+        Ok(())
     }
 
     pub fn size(&self) -> usize {
-        self.list.len() * size_of::<Listed>()
+        self.raw.len() + self.services.len() * size_of::<(u32, std::ops::Range<usize>)>()
     }
-}
-
-pub(crate) fn read_operations(raw: &[u8], version: u32) -> Decoded<Operations> {
-    let mut r = Reader::new(raw);
-    let bits = r.u8()?;
-    let n = r.count(raw.len() / 4)?;
-    let number = |r: &mut Reader<'_>| r.count(u32::MAX as usize).map(|n| n as u32);
-    let list = (0..n)
-        .map(|_| {
-            let (service, name) = (number(&mut r)?, number(&mut r)?);
-            let kind = match r.u8()? {
-                RESOURCE => None,
-                kind => Some(SpanKind::from_number(u32::from(kind))),
-            };
-            let list = if version > 1 {
-                Some(ListPlace { part: number(&mut r)?, at: number(&mut r)?, len: number(&mut r)? })
-            } else {
-                match number(&mut r)? {
-                    0 => None,
-                    part => Some(ListPlace { part: part - 1, at: number(&mut r)?, len: 0 }),
-                }
-            };
-            Ok(Listed { service, name, kind, list })
-        })
-        .collect::<Decoded<_>>()?;
-    Ok(Operations { list, cut: bits & CUT != 0, resources_cut: version == 1 || bits & RESOURCES_CUT != 0 })
 }
 
 /// A decoded block of traces.
@@ -531,7 +603,7 @@ fn skip_name(r: &mut Reader<'_>) -> Decoded<()> {
 impl TraceBlock {
     pub fn read(raw: Vec<u8>) -> Decoded<Self> {
         let mut r = Reader::new(&raw);
-        let n = r.count(TRACE_BLOCK)?;
+        let n = r.count(trace_block(1))?;
         let total = raw.len();
         let mut streams = [(0usize, 0usize); 6];
         for s in &mut streams {

@@ -1,11 +1,10 @@
 //! Names, keys and values that occur in a segment.
 
-use crate::error::SegmentError;
+use crate::error::{Malformed, SegmentError};
 use crate::format;
 use crate::json::Type;
 use crate::schema;
 use crate::segment::Segment;
-use crate::traces::Operations;
 use spanloom_model::{AttrKey, Operation};
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -15,18 +14,34 @@ impl Segment {
     pub fn operations(&self) -> Result<BTreeMap<String, BTreeSet<Operation>>, SegmentError> {
         let mut out: BTreeMap<String, BTreeSet<Operation>> = BTreeMap::new();
         let strings = self.strings()?;
-        for entry in &self.listed()?.list {
-            let names = Operations::names(entry, &strings).map_err(|e| self.damaged(format::INDEX, e))?;
-            if let Some((service, operation)) = names {
-                out.entry(service).or_default().insert(operation);
+        let mut last: Option<(String, BTreeSet<Operation>)> = None;
+        let names = self.listed()?;
+        let read = names.names(&strings, |service, operation| match &mut last {
+            Some((known, operations)) if known == service => {
+                operations.insert(operation);
             }
+            _ => {
+                let next = (service.to_owned(), BTreeSet::from([operation]));
+                if let Some((service, operations)) = last.replace(next) {
+                    out.entry(service).or_default().extend(operations);
+                }
+            }
+        });
+        read.map_err(|e| self.damaged(format::INDEX, e))?;
+        if let Some((service, operations)) = last {
+            out.entry(service).or_default().extend(operations);
         }
         Ok(out)
     }
 
     /// Names of services, sorted.
     pub fn services(&self) -> Result<Vec<String>, SegmentError> {
-        Ok(self.operations()?.into_keys().collect())
+        let strings = self.strings()?;
+        let names = self.listed()?;
+        let text = |n: u32| strings.get(n as usize).map(|t| String::from_utf8_lossy(t).into_owned());
+        let found: Option<BTreeSet<String>> = names.services.iter().map(|(n, _)| text(*n)).collect();
+        let missing = || self.damaged(format::INDEX, Malformed("a service has no name"));
+        Ok(found.ok_or_else(missing)?.into_iter().collect())
     }
 
     /// Attribute keys that occur on spans and on resources.

@@ -3,7 +3,7 @@
 //! [`SegmentWriter`] takes rows in order of (trace id, start). Memory is
 //! bounded by one row group of compressed pages and its dictionaries.
 
-use crate::column::{BLOCK, Chunk, ColumnWriter, GROUP_BLOCKS, Zstd, enc, put_postings};
+use crate::column::{BLOCK, Chunk, ColumnWriter, GROUP_BLOCKS, Page, Zstd, enc, put_postings};
 use crate::encoding::{put_text, put_varint, put_zigzag, stable_hash};
 use crate::error::SegmentError;
 use crate::format::{self, Section, SectionKey};
@@ -461,17 +461,18 @@ fn parquet_chunk(
     let mut data_at = None;
     {
         let mut pages = SerializedPageWriter::new(&mut sink);
-        if let Some((data, raw, values)) = &chunk.dict {
+        if let Some((dict, values)) = &mut chunk.dict {
             let page = ParquetPage::DictionaryPage {
-                buf: Bytes::copy_from_slice(data),
+                buf: Bytes::from(std::mem::take(&mut dict.data)),
                 num_values: *values as u32,
                 encoding: Encoding::PLAIN,
                 is_sorted: false,
             };
-            let spec = pages.write_page(CompressedPage::new(page, *raw))?;
+            let spec = pages.write_page(CompressedPage::new(page, dict.raw))?;
             dict_at = Some(spec.offset as i64);
-            offsets.push(spec.offset + spec.bytes_written - data.len() as u64);
-            raw_total += (*raw as u64 + spec.bytes_written - data.len() as u64) as i64;
+            let header = spec.bytes_written - dict.len as u64;
+            offsets.push(spec.offset + header);
+            raw_total += (dict.raw as u64 + header) as i64;
             total += spec.bytes_written as i64;
             encodings.push(Encoding::PLAIN);
         }
@@ -486,7 +487,7 @@ fn parquet_chunk(
                 encodings.push(encoding);
             }
             let page = ParquetPage::DataPage {
-                buf: Bytes::copy_from_slice(&p.data),
+                buf: Bytes::from(std::mem::take(&mut p.data)),
                 num_values: p.rows as u32,
                 encoding,
                 def_level_encoding: Encoding::RLE,
@@ -494,7 +495,7 @@ fn parquet_chunk(
                 statistics: None,
             };
             let spec = pages.write_page(CompressedPage::new(page, p.raw))?;
-            let header = spec.bytes_written - p.data.len() as u64;
+            let header = spec.bytes_written - p.len as u64;
             data_at.get_or_insert(spec.offset as i64);
             offsets.push(spec.offset + header);
             raw_total += (p.raw as u64 + header) as i64;
@@ -528,18 +529,18 @@ fn parquet_chunk(
 fn put_chunk(out: &mut Vec<u8>, chunk: &Chunk, offsets: &[u64], at: u64) {
     let mut offsets = offsets.iter();
     let mut last = 0;
-    let mut place = |out: &mut Vec<u8>, data: &[u8], raw: usize| {
+    let mut place = |out: &mut Vec<u8>, page: &Page| {
         let offset = at + offsets.next().copied().unwrap_or(0);
         put_varint(out, offset - last);
         last = offset;
-        put_varint(out, data.len() as u64);
-        put_varint(out, raw as u64);
-        out.extend_from_slice(&crc32fast::hash(data).to_le_bytes());
+        put_varint(out, page.len as u64);
+        put_varint(out, page.raw as u64);
+        out.extend_from_slice(&page.crc.to_le_bytes());
     };
     match &chunk.dict {
-        Some((data, raw, values)) => {
+        Some((dict, values)) => {
             put_varint(out, *values as u64 + 1);
-            place(out, data, *raw);
+            place(out, dict);
         }
         None => out.push(0),
     }
@@ -547,7 +548,7 @@ fn put_chunk(out: &mut Vec<u8>, chunk: &Chunk, offsets: &[u64], at: u64) {
     for p in &chunk.pages {
         out.push(p.enc);
         put_varint(out, p.rows as u64);
-        place(out, &p.data, p.raw);
+        place(out, p);
     }
     for w in chunk.filled {
         out.extend_from_slice(&w.to_le_bytes());

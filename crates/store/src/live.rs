@@ -371,6 +371,12 @@ impl Source for Generation {
         Ok((!pieces.is_empty()).then(|| assemble::assemble(id, &pieces)))
     }
 
+    fn services(&self, into: &mut BTreeSet<String>) -> Result<(), StoreError> {
+        self.name_all()?;
+        into.extend(self.read().names.keys().cloned());
+        Ok(())
+    }
+
     fn names(&self, into: &mut Names) -> Result<(), StoreError> {
         self.name_all()?;
         for (service, operations) in &self.read().names {

@@ -242,6 +242,11 @@ impl Source for Stored {
         self.segment.trace(id).map_err(read_error)
     }
 
+    fn services(&self, into: &mut BTreeSet<String>) -> Result<(), StoreError> {
+        into.extend(self.segment.services().map_err(read_error)?);
+        Ok(())
+    }
+
     fn names(&self, into: &mut Names) -> Result<(), StoreError> {
         for (service, operations) in self.segment.operations().map_err(read_error)? {
             into.entry(service).or_default().extend(operations);

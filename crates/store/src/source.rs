@@ -88,6 +88,8 @@ pub(crate) trait Source: Send + Sync {
     fn part(&self, id: TraceId) -> Result<Option<Part>, StoreError>;
     /// The spans of a trace.
     fn trace(&self, id: TraceId) -> Result<Option<Batch>, StoreError>;
+    /// Adds the names of services.
+    fn services(&self, into: &mut BTreeSet<String>) -> Result<(), StoreError>;
     /// Adds services and operations.
     fn names(&self, into: &mut Names) -> Result<(), StoreError>;
     /// Adds attribute keys; true for those of resources.

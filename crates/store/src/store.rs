@@ -532,9 +532,9 @@ impl SpanWriter for Store {
 impl SpanReader for Store {
     fn services(&self) -> Result<Vec<String>, StoreError> {
         self.core.ask(|s| {
-            let mut names = Names::new();
-            s.list.iter().try_for_each(|s| s.names(&mut names))?;
-            Ok(names.into_keys().filter(|n| !n.is_empty()).collect())
+            let mut names = BTreeSet::new();
+            s.list.iter().try_for_each(|s| s.services(&mut names))?;
+            Ok(names.into_iter().filter(|n| !n.is_empty()).collect())
         })
     }
 

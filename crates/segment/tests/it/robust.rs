@@ -3,7 +3,7 @@
 
 use crate::gen_spans::{Rng, batch, show};
 use crate::roundtrip::{ids, write};
-use spanloom_model::{Batch, Cond, Expr, Search, TraceId};
+use spanloom_model::{AttrScope, Batch, Cond, Expr, Literal, Op, Search, TraceId};
 use spanloom_segment::{Segment, SegmentError, WriteOptions, merge};
 use std::collections::BTreeSet;
 use std::path::Path;
@@ -22,6 +22,13 @@ fn use_all(path: &Path, ids: &BTreeSet<TraceId>) -> Result<Vec<Batch>, SegmentEr
     let each = vec![
         Expr::Is(Cond::Name { name: "null".into(), fold: false }),
         Expr::Is(Cond::Duration { min: 5, max: 1 << 40 }),
+        Expr::Is(Cond::Service { name: "postgres".into(), fold: false }),
+        Expr::Is(Cond::Attr {
+            scope: AttrScope::Any,
+            key: "key.1".into(),
+            op: Op::Eq,
+            value: Literal::Typed("12".into()),
+        }),
     ];
     s.hits(&Search { each, ..Search::default() }, None)?;
     let temp = tempfile::tempdir().unwrap();

@@ -100,7 +100,7 @@ pub fn scan(batches: &[&Batch], search: &Search) -> BTreeMap<TraceId, (u64, i64)
     out
 }
 
-fn search(r: &mut Rng) -> Search {
+pub fn search(r: &mut Rng) -> Search {
     let mut s = Search { each: (0..r.below(4)).map(|_| expr(r, 0)).collect(), ..Search::default() };
     if r.one_in(2) {
         let start = 1_795_190_000_000_000_000 + r.below(1000) as i64;

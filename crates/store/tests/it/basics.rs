@@ -21,6 +21,22 @@ fn an_empty_store_answers_everything_with_nothing() {
 }
 
 #[test]
+fn names_of_replayed_spans_are_known_when_somebody_asks() {
+    let mut f = Fixture::new();
+    f.put(&batch(Protocol::OtlpProto, &[S { trace: 1, service: "a", ..S::default() }]));
+    f.put(&batch(Protocol::OtlpProto, &[S { trace: 2, service: "b", ..S::default() }]));
+    let wanted = f.store().operations("b").unwrap();
+    f.reopen();
+    assert_eq!(f.report.replayed_spans, 2);
+    f.put(&batch(Protocol::OtlpProto, &[S { trace: 3, service: "c", ..S::default() }]));
+    assert_eq!(f.store().services().unwrap(), ["a", "b", "c"]);
+    assert_eq!(f.store().operations("b").unwrap(), wanted);
+    f.store().flush().unwrap();
+    assert_eq!(f.store().services().unwrap(), ["a", "b", "c"]);
+    assert_eq!(f.store().operations("b").unwrap(), wanted);
+}
+
+#[test]
 fn a_second_process_is_told_that_the_directory_is_in_use() {
     let f = Fixture::new();
     let second = Store::open(&f.path(), f.config.clone());
