@@ -229,11 +229,16 @@ impl StatsLog {
     /// Logs what counting a request has changed.
     pub fn commit(&self, delta: &Delta, request: Request, safe: SafeFn) {
         let mut record = head(request);
-        let mut concentrator = lock(&self.concentrator);
-        concentrator.record(delta, &mut record.out);
-        // Under the lock: records are in the order in which they were made.
-        if let Some(seq) = self.append(DELTA, record, safe) {
-            concentrator.logged(seq + 1);
+        let refused = {
+            let mut concentrator = lock(&self.concentrator);
+            concentrator.record(delta, &mut record.out);
+            // Under the lock: records are in the order in which they were made.
+            let taken = self.journal.append_before_write(DELTA, record.out.into(), self.done(safe));
+            taken.map(|seq| concentrator.logged(seq + 1)).err()
+        };
+        match refused {
+            None => self.journal.write_here(),
+            Some(refused) => (refused.done)(Err(refused.error)),
         }
     }
 
@@ -384,21 +389,25 @@ impl StatsLog {
 
     /// Appends; the number of the frame, if the log takes it.
     fn append(&self, kind: u8, record: Writer, safe: SafeFn) -> Option<u64> {
-        let (broken, failures) = (Arc::clone(&self.broken), Arc::clone(&self.failures));
-        let done: DoneFn = Box::new(move |result: Result<FrameRef, JournalError>| {
-            if result.is_err() {
-                broken.store(true, SeqCst);
-                failures.fetch_add(1, Relaxed);
-            }
-            safe();
-        });
-        match self.journal.append(kind, record.out.into(), done) {
+        match self.journal.append(kind, record.out.into(), self.done(safe)) {
             Ok(seq) => Some(seq),
             Err(refused) => {
                 (refused.done)(Err(refused.error));
                 None
             }
         }
+    }
+
+    /// What a frame of the log calls back.
+    fn done(&self, safe: SafeFn) -> DoneFn {
+        let (broken, failures) = (Arc::clone(&self.broken), Arc::clone(&self.failures));
+        Box::new(move |result: Result<FrameRef, JournalError>| {
+            if result.is_err() {
+                broken.store(true, SeqCst);
+                failures.fetch_add(1, Relaxed);
+            }
+            safe();
+        })
     }
 
     /// Waits until everything is on disk.

@@ -204,15 +204,28 @@ impl Journal {
     /// is writing already. Callbacks, also those of others, may run before
     /// this returns: the caller holds no lock that they need.
     pub fn append_here(&self, kind: u8, payload: Bytes, done: DoneFn) -> Result<u64, Refused> {
-        if self.shared.config.policy != SyncPolicy::Interval {
-            return self.append(kind, payload, done);
-        }
-        if let Err(error) = self.room(payload.len()) {
-            return Err(Refused { error, done });
-        }
-        let seq = writer::enqueue(&self.shared, Item::Frame { kind, payload }, done, true)?;
-        writer::write_here(&self.shared);
+        let seq = self.append_before_write(kind, payload, done)?;
+        self.write_here();
         Ok(seq)
+    }
+
+    /// First half of [`Journal::append_here`], for callers whose order is kept
+    /// by a lock: calls nothing back. [`Journal::write_here`] follows soon,
+    /// after the lock.
+    pub fn append_before_write(&self, kind: u8, payload: Bytes, done: DoneFn) -> Result<u64, Refused> {
+        let here = self.shared.config.policy == SyncPolicy::Interval;
+        match self.room(payload.len()) {
+            Ok(()) => writer::enqueue(&self.shared, Item::Frame { kind, payload }, done, here),
+            Err(error) => Err(Refused { error, done }),
+        }
+    }
+
+    /// Second half of [`Journal::append_here`]. Does nothing under
+    /// [`SyncPolicy::Always`], where the journal's thread has been woken.
+    pub fn write_here(&self) {
+        if self.shared.config.policy == SyncPolicy::Interval {
+            writer::write_here(&self.shared);
+        }
     }
 
     /// Calls `done` when everything appended before has been written (and,

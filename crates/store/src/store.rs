@@ -192,7 +192,7 @@ impl Core {
                     intake.undo();
                     Some(spanloom_journal::Refused { error: JournalError::Write(e.to_string()), done })
                 }
-                Ok(()) => match self.journal.append(FRAME_BATCH, encoded.bytes.clone(), done) {
+                Ok(()) => match self.journal.append_before_write(FRAME_BATCH, encoded.bytes.clone(), done) {
                     Ok(seq) => {
                         active.logged(seq);
                         self.counters.stored(u64::from(encoded.spans));
@@ -210,6 +210,7 @@ impl Core {
             }
         };
         drop(doors);
+        self.journal.write_here();
         if !aliases.is_empty() {
             let changes: Vec<Change> = aliases.into_iter().map(|id| Change::Alias { id }).collect();
             // Lost on failure: the two ids are then two traces after a restart.
