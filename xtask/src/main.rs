@@ -24,6 +24,7 @@ const EDGES: &[(&str, &[&str])] = &[
     ("stats", &["model"]),
     ("sampler", &["model"]),
     ("pipeline", &["model"]),
+    ("holding", &["model", "journal", "pipeline"]),
     ("receivers", &["model", "codec", "pipeline"]),
     ("exporters", &["model", "codec", "journal", "pipeline", "policy", "stats"]),
     ("query", &["model"]),

@@ -34,6 +34,8 @@ pub mod by {
     pub const ERROR_TRACKING: &str = "error_tracking_standalone";
     /// Not kept, but a tracer's rule for single spans chose some.
     pub const SINGLE_SPAN: &str = "single_span";
+    /// No head sampler was asked: rules over whole traces decide later.
+    pub const TAIL_RULES: &str = "tail_rules";
     /// Not kept, but some spans are analysed events.
     pub const EVENTS: &str = "analyzed_events";
 }
@@ -66,6 +68,10 @@ pub struct Settings {
     pub error_tracking_standalone: bool,
     /// Feature `error_rare_sample_tracer_drop`.
     pub error_rare_sample_tracer_drop: bool,
+    /// Rules over whole traces decide what leaves, instead of the head
+    /// samplers: of these only the user's own decisions hold (priorities below
+    /// 0, and 2). Not in error tracking mode.
+    pub tail_rules: bool,
     /// Analysed events.
     pub events: EventSettings,
     /// Seed of the hash tables.
@@ -85,6 +91,7 @@ impl Default for Settings {
             probabilistic: None,
             error_tracking_standalone: false,
             error_rare_sample_tracer_drop: false,
+            tail_rules: false,
             events: EventSettings::default(),
             seed: 0,
         }
@@ -126,6 +133,7 @@ pub struct Counts {
 pub struct Samplers {
     standalone: bool,
     only_manual_drop: bool,
+    tail_rules: bool,
     rare: Option<RareSampler>,
     rare_limits: RareLimits,
     probabilistic: Option<Probabilistic>,
@@ -147,6 +155,7 @@ impl Samplers {
         Self {
             standalone: s.error_tracking_standalone,
             only_manual_drop: s.error_rare_sample_tracer_drop,
+            tail_rules: s.tail_rules,
             rare: s.rare.then(|| s.rare_limits.sampler(s.seed)),
             rare_limits: s.rare_limits,
             probabilistic: s.probabilistic.clone(),
@@ -258,18 +267,25 @@ impl Samplers {
             set_chunk_tag(batch, at, STANDALONE_ERROR, "true");
             return self.ask_errors(batch, chunk, root, env, now);
         }
-        let rare = self.rare.as_mut().is_some_and(|r| r.sample(batch, chunk, env, now));
-        if self.probabilistic.is_some() {
-            let answer = self.ask_probabilistic(batch, at, chunk, root, env, rare, now);
-            batch.chunks[at].priority = i32::from(answer.0);
-            return answer;
-        }
         let priority = said(chunk);
         let manual_drop = match priority {
             Some(p) if self.only_manual_drop => p == -1 && decided_manually(batch, chunk),
             Some(p) => p < 0,
             None => false,
         };
+        if self.tail_rules {
+            return match priority {
+                _ if manual_drop => (false, by::MANUAL_DROP, 0.0),
+                Some(2) => (true, by::MANUAL_KEEP, 0.0),
+                _ => (true, by::TAIL_RULES, 0.0),
+            };
+        }
+        let rare = self.rare.as_mut().is_some_and(|r| r.sample(batch, chunk, env, now));
+        if self.probabilistic.is_some() {
+            let answer = self.ask_probabilistic(batch, at, chunk, root, env, rare, now);
+            batch.chunks[at].priority = i32::from(answer.0);
+            return answer;
+        }
         if manual_drop {
             return (false, by::MANUAL_DROP, 0.0);
         }

@@ -40,6 +40,11 @@ pub struct Encoded {
 
 /// Decisions of the caller while a batch is written.
 pub trait Rules {
+    /// Whether a kept chunk is to be written. Asked about each, in order.
+    fn takes(&mut self, chunk: &Chunk) -> bool {
+        let _ = chunk;
+        true
+    }
     /// Under which trace the chunk is to be stored.
     fn trace_id(&mut self, chunk: &Chunk) -> TraceId {
         chunk.trace_id
@@ -120,7 +125,9 @@ impl Encoder {
         self.clear(batch);
         let mut result = Encoded::default();
         for chunk in batch.chunks.iter().filter(|c| c.fate == Fate::Kept) {
-            self.chunk(batch, chunk, rules, &mut result);
+            if rules.takes(chunk) {
+                self.chunk(batch, chunk, rules, &mut result);
+            }
         }
         if result.spans > 0 {
             result.bytes = self.finish(batch, result.chunks.len());
