@@ -35,14 +35,14 @@ pub fn run(s: &Settings, command: &Command) -> Result<String, String> {
         Command::Why { id, json } => {
             let id = trace_id(id)?;
             let path = format!("/api/spanloom/v1/why/{id}");
-            let why = ask(s.query_address.0, "query.address", &path)?;
+            let (status, answer) = of_trace(s, http::Method::GET, &path)?;
+            let why = check(status, answer)?;
             if *json { Ok(pretty(&why)) } else { Ok(draw_why(&why)) }
         }
         Command::Keep { id } => {
             let id = trace_id(id)?;
             let path = format!("/api/spanloom/v1/traces/{id}/keep");
-            let (status, answer) =
-                remote::call(http::Method::POST, s.query_address.0, "query.address", &path)?;
+            let (status, answer) = of_trace(s, http::Method::POST, &path)?;
             let answer = check(status, answer)?;
             Ok(format!("{}\n", answer["summary"].as_str().unwrap_or("kept")))
         }
@@ -53,6 +53,14 @@ pub fn run(s: &Settings, command: &Command) -> Result<String, String> {
 fn ask(address: Option<std::net::SocketAddr>, setting: &str, path: &str) -> Result<Json, String> {
     let (status, answer) = remote::get(address, setting, path)?;
     check(status, answer)
+}
+
+/// Asks about a trace: the admin address, which every Spanloom has, else the
+/// query address.
+fn of_trace(s: &Settings, method: http::Method, path: &str) -> Result<(u16, Json), String> {
+    let admin = remote::call(method.clone(), s.admin_address.0, "admin.address", path);
+    let Err(of_admin) = admin else { return admin };
+    remote::call(method, s.query_address.0, "query.address", path).map_err(|_| of_admin)
 }
 
 fn check(status: u16, answer: Json) -> Result<Json, String> {

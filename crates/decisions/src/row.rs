@@ -15,6 +15,10 @@ pub mod to {
     pub const DATADOG_MARKED: u8 = 4;
     /// The samplers were asked for Datadog.
     pub const ASKED: u8 = 8;
+    /// Backends of policies.
+    pub const BACKENDS: u8 = 16;
+    /// What leaves waits for the verdict on the whole trace.
+    pub const WAITS: u8 = 32;
 }
 
 /// What became of spans.

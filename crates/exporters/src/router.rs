@@ -241,6 +241,18 @@ impl Router {
         out
     }
 
+    /// What a route means, in words that mean the same after a restart.
+    pub fn destination(&self, route: u16) -> Option<String> {
+        Some(self.slot(route)?.key.clone())
+    }
+
+    /// The route to such a destination, while policies name it.
+    pub fn route_to(&self, destination: &str) -> Option<u16> {
+        let slots = self.slots.read().unwrap_or_else(PoisonError::into_inner);
+        let at = slots.iter().position(|s| s.key == destination && !s.state().closed)?;
+        u16::try_from(at + 1).ok()
+    }
+
     /// Packs what waits, then sends for up to `grace`; what is left waits on
     /// disk for the next start.
     pub async fn stop(&self, grace: Duration) {

@@ -202,6 +202,12 @@ impl Ledger {
         self.outcomes.add((Outcome::Duplicate, ""), row(protocol), [spans, chunks]);
     }
 
+    /// Moves spans that no store has from kept to sampled out (`tail_rules`):
+    /// they had been acknowledged and waited for the verdict on their trace.
+    pub fn dropped_later(&self, protocol: Protocol, spans: u64, chunks: u64) {
+        self.outcomes.add(DROPPED_LATER, row(protocol), [spans, chunks]);
+    }
+
     fn count_received(&self, protocol: Protocol, numbers: [u64; 4]) {
         let Some(cells) = self.received.get(row(protocol)) else { return };
         for (cell, n) in cells.iter().zip(numbers) {
@@ -226,7 +232,7 @@ impl Ledger {
                 traces,
             })
             .collect();
-        move_duplicates(&mut outcomes);
+        move_from_kept(&mut outcomes);
         outcomes.sort_by_key(|c| (c.outcome, c.reason, c.protocol));
         let mut payloads: Vec<PayloadCount> = self
             .payloads
@@ -277,21 +283,25 @@ impl Ledger {
     }
 }
 
-/// Duplicates were settled as kept; they are not kept twice.
-fn move_duplicates(outcomes: &mut [OutcomeCount]) {
+/// What was settled as kept and turned out otherwise: duplicates are not kept
+/// twice, and what tail rules dropped is not kept.
+fn move_from_kept(outcomes: &mut [OutcomeCount]) {
     for i in 0..outcomes.len() {
-        let dup = outcomes[i];
-        if dup.outcome != Outcome::Duplicate {
+        let moved = outcomes[i];
+        if moved.outcome != Outcome::Duplicate && (moved.outcome, moved.reason) != DROPPED_LATER {
             continue;
         }
         for kept in outcomes.iter_mut() {
-            if kept.outcome == Outcome::Kept && kept.protocol == dup.protocol {
-                kept.spans = kept.spans.saturating_sub(dup.spans);
-                kept.traces = kept.traces.saturating_sub(dup.traces);
+            if kept.outcome == Outcome::Kept && kept.protocol == moved.protocol {
+                kept.spans = kept.spans.saturating_sub(moved.spans);
+                kept.traces = kept.traces.saturating_sub(moved.traces);
             }
         }
     }
 }
+
+/// What tail rules dropped after it had been settled as kept.
+const DROPPED_LATER: (Outcome, &str) = (Outcome::SampledOut, "tail_rules");
 
 const fn row(protocol: Protocol) -> usize {
     protocol as usize
@@ -507,6 +517,18 @@ mod tests {
         ledger.rejected(Protocol::OtlpGrpc, "invalid_id", 3);
         let s = ledger.snapshot();
         assert_eq!((spans(&s, Outcome::Rejected, "invalid_id"), s.received_spans()), (3, 3));
+        assert!(s.adds_up());
+    }
+
+    #[test]
+    fn what_tail_rules_drop_moves_from_kept_to_sampled_out() {
+        let ledger = Arc::new(Ledger::default());
+        let b = batch(&[Fate::Kept, Fate::Kept]);
+        ledger.open(&b).settle(&b, Verdict::Delivered { unsampled: false });
+        ledger.dropped_later(b.intake.protocol, 2, 1);
+        let s = ledger.snapshot();
+        assert_eq!(spans(&s, Outcome::Kept, ""), 2);
+        assert_eq!(spans(&s, Outcome::SampledOut, "tail_rules"), 2);
         assert!(s.adds_up());
     }
 

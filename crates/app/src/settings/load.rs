@@ -330,14 +330,15 @@ impl Loader {
             let accepts = "another address than the one that Spanloom itself listens on; move the Agent, or Spanloom with DD_APM_RECEIVER_PORT and DD_APM_RECEIVER_SOCKET";
             wrong.push(("forward_agent", s.forward_agent.clone(), accepts));
         }
-        if let Err(causes) = s.tail_rules() {
+        if let Err(causes) = s.tail() {
             let at = Settings::FIELDS.iter().position(|f| f.key == "tail_sampling").unwrap_or_default();
             let origin = s.origins[at].to_string();
             self.errors.extend(
                 causes.into_iter().map(|cause| SettingsError::Tail { cause, origin: origin.clone() }),
             );
         }
-        self.notices.extend(warnings(s).into_iter().map(|text| Notice { warning: true, text }));
+        let warnings = warnings(s).into_iter().chain(super::tail::notices(s));
+        self.notices.extend(warnings.map(|text| Notice { warning: true, text }));
         for (key, value, accepts) in wrong {
             let index = Settings::FIELDS.iter().position(|f| f.key == key).unwrap_or_default();
             self.errors.push(SettingsError::Value {

@@ -22,6 +22,7 @@ mod value;
 pub use load::{Layers, Notice, SettingsError, read_file};
 pub use page::page;
 pub use table::Settings;
+pub use tail::{Head, Tail};
 pub use value::{Endpoints, Listen, Secret};
 
 use spanloom_outbound::Address;
@@ -110,8 +111,8 @@ impl Settings {
         tag.filter(|t| !t.is_empty()).unwrap_or("none").to_owned()
     }
 
-    /// The rules of tail sampling, or everything that is wrong with them.
-    pub fn tail_rules(&self) -> Result<Option<spanloom_sampler::tail::TailRules>, Vec<String>> {
+    /// Tail sampling, or everything that is wrong with it.
+    pub fn tail(&self) -> Result<Option<Tail>, Vec<String>> {
         tail::read(&self.tail_sampling.0)
     }
 

@@ -1,8 +1,13 @@
-//! Health, readiness, metrics and status, on an address of their own.
+//! Health, readiness, metrics and status, on an address of their own; and what
+//! became of a trace, which an agent has no other address for.
 
+use super::why::Why;
 use crate::report::Report;
-use http::{HeaderValue, Response, StatusCode, header};
+use http::{HeaderValue, Method, Response, StatusCode, header};
 use http_body_util::Full;
+use serde_json::json;
+use spanloom_api::Problem;
+use spanloom_model::TraceId;
 use spanloom_receivers::{Answer, AnswerBody, Handler, HandlerFuture, Request};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -13,11 +18,20 @@ pub struct Admin {
     pub ready: Arc<AtomicBool>,
     /// Reads all counters.
     pub report: Box<dyn Fn() -> Report + Send + Sync>,
+    /// Knows what became of traces.
+    pub why: Arc<Why>,
 }
+
+/// Paths of our own API that are answered here, too.
+const OWN: &str = "/api/spanloom/v1/";
 
 impl Handler for Admin {
     fn handle<'a>(&'a self, request: &'a mut Request) -> HandlerFuture<'a> {
-        let answer = match request.head.uri.path() {
+        let path = request.head.uri.path();
+        if let Some(own) = path.strip_prefix(OWN) {
+            return Box::pin(self.own(request.head.method.clone(), own.to_owned()));
+        }
+        let answer = match path {
             "/healthz" => text(StatusCode::OK, "ok\n".into()),
             "/readyz" if self.ready.load(Ordering::Acquire) => text(StatusCode::OK, "ready\n".into()),
             "/readyz" => text(StatusCode::SERVICE_UNAVAILABLE, "not ready: starting or stopping\n".into()),
@@ -27,17 +41,45 @@ impl Handler for Admin {
                 answer.headers_mut().insert(header::CONTENT_TYPE, kind);
                 answer
             }
-            "/status" => {
-                let mut answer = text(StatusCode::OK, (self.report)().json().to_string() + "\n");
-                answer
-                    .headers_mut()
-                    .insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
-                answer
-            }
+            "/status" => document(StatusCode::OK, &(self.report)().json()),
             _ => text(StatusCode::NOT_FOUND, "here are /healthz, /readyz, /metrics and /status\n".into()),
         };
         Box::pin(std::future::ready(answer))
     }
+}
+
+impl Admin {
+    async fn own(&self, method: Method, path: String) -> Answer {
+        let parts: Vec<&str> = path.split('/').collect();
+        let (id, keep) = match (&method, parts.as_slice()) {
+            (&Method::GET, ["why", id]) => (id, false),
+            (&Method::POST, ["traces", id, "keep"]) => (id, true),
+            _ => return problem(&Problem::NotFound("here are GET why/ID and POST traces/ID/keep".into())),
+        };
+        let Ok(id) = TraceId::parse_hex(id) else {
+            return problem(&Problem::Invalid(format!("`{id}` is no trace id in hexadecimal")));
+        };
+        let why = Arc::clone(&self.why);
+        // Reads files.
+        let asked = move || if keep { why.keep(id) } else { Some(Ok(why.tell(id))) };
+        match tokio::task::spawn_blocking(asked).await {
+            Ok(Some(Ok(told))) => document(StatusCode::OK, &told),
+            Ok(Some(Err(e))) => problem(&e),
+            Ok(None) => problem(&Problem::Unsupported("this process keeps no traces".into())),
+            Err(e) => problem(&Problem::Store(e.to_string())),
+        }
+    }
+}
+
+fn problem(problem: &Problem) -> Answer {
+    let status = problem.status();
+    document(status, &json!({"error": {"status": status.as_u16(), "message": problem.message()}}))
+}
+
+fn document(status: StatusCode, json: &serde_json::Value) -> Answer {
+    let mut answer = text(status, format!("{json}\n"));
+    answer.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    answer
 }
 
 fn text(status: StatusCode, body: String) -> Answer {

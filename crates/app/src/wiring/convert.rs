@@ -211,6 +211,7 @@ pub fn samplers(s: &Settings, seed: u64) -> SamplerSettings {
         }),
         error_tracking_standalone: s.error_tracking_standalone,
         error_rare_sample_tracer_drop: feature(s, "error_rare_sample_tracer_drop"),
+        tail_rules: false,
         events,
         seed,
     }

@@ -14,8 +14,10 @@
 //! | `statistics.rs` | statistics on their way to the intake and to local answers |
 //! | `outgoing.rs` | the outgoing HTTP client |
 //! | `ports.rs` | binding addresses, and who is in the way |
-//! | `tail.rs` | tail rules asked about whole traces in the store |
 //! | `tee.rs` | in front of an existing Agent |
+//! | `tail.rs` | the thread that lets quiet traces be judged |
+//! | `judge.rs` | tail rules asked about whole traces, and counted |
+//! | `ways.rs` | the ways out behind the tail sampling buffer |
 //! | `why.rs` | what was decided about a trace: recording it, telling it |
 //! | `admin.rs` | health, metrics, status |
 
@@ -26,6 +28,7 @@ mod convert;
 mod dogstatsd;
 mod doors;
 mod foreign;
+mod judge;
 mod outgoing;
 mod ports;
 mod receive;
@@ -34,6 +37,7 @@ mod run;
 mod statistics;
 mod tail;
 mod tee;
+mod ways;
 mod why;
 
 pub use routes::read as read_resources;

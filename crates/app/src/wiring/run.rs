@@ -5,15 +5,17 @@ use super::admin::Admin;
 use super::chain::{Feedback, Install, Shared, factory};
 use super::dogstatsd::{self, Probe};
 use super::doors::Doors;
-use super::foreign::{Foreign, Translated};
+use super::foreign::Foreign;
+use super::judge::{Judge, p99_of};
 use super::routes::Routes;
 use super::statistics::{Leave, Statistics};
-use super::tail::{Tail, p99_of};
+use super::tail::{Tail, Wake};
 use super::tee::Tracers;
+use super::ways::{Out, Tells};
 use super::why::{Settling, Why};
 use super::{convert, outgoing, ports, receive};
 use crate::report::{Gauge, Report};
-use crate::settings::{Notice, Settings};
+use crate::settings::{self, Head, Notice, Settings};
 use serde_json::Value as Json;
 use spanloom_api::{Api, Config as ApiConfig, Door, ServeConfig};
 use spanloom_decisions::{Config as DecisionsConfig, Decisions};
@@ -21,13 +23,12 @@ use spanloom_exporters::{
     DatadogConfig, DatadogExporter, DestinationStats, Endpoint, StatsLog, StatsLogConfig,
 };
 use spanloom_journal::SyncPolicy;
-use spanloom_model::{SpanReader, SpanWriter, TraceId};
+use spanloom_model::{Protocol, SpanReader, SpanWriter, TraceId};
 use spanloom_obfuscator::Obfuscator;
 use spanloom_pipeline::{Clock, Destination, Ledger, Phase, Pipeline, Rates, Stop, SystemClock};
 use spanloom_receivers::datadog::{ContainerResolver, Receiver};
 use spanloom_receivers::{Listener, ServerConfig, ServerStats, serve};
 use spanloom_sampler::Samplers;
-use spanloom_sampler::tail::TailRules;
 use spanloom_stats::{ClientAggregator, Concentrator, Red, RedSettings};
 use spanloom_store::{Config as StoreConfig, Store};
 use std::path::{Path, PathBuf};
@@ -172,15 +173,26 @@ impl Program {
             return Err("an agent needs somewhere to send to: set DD_API_KEY or --resources, or use `spanloom run` to keep traces on this machine".into());
         }
 
+        let rules = tail_settings(s)?;
+        let wake = Arc::new(Wake::default());
+        let out = Out { exporter: exporter.clone(), router: routes.as_ref().map(|r| Arc::clone(&r.router)) };
+        let tells = Tells { wake: Arc::clone(&wake), on_dropped: on_dropped(&ledger, store.is_some()) };
+        let buffer = out.buffer(&dir, policy, rules.as_ref(), tells, clock.now())?;
+
         // What decides about spans.
         let obfuscator = Arc::new(Obfuscator::new(convert::obfuscator(s)));
         let concentrator =
             Arc::new(Mutex::new(Concentrator::new(convert::stats(s, &hostname, seed), clock.now())));
-        let samplers =
-            exporter.as_ref().map(|_| Arc::new(Mutex::new(Samplers::new(&convert::samplers(s, seed)))));
+        let mut heads = convert::samplers(s, seed);
+        // Rules over whole traces decide instead; tracers send everything.
+        heads.tail_rules = rules.as_ref().is_some_and(|r| r.head == Head::Replaced)
+            && buffer.is_some()
+            && !heads.error_tracking_standalone;
+        let rated = exporter.is_some() && !heads.tail_rules;
+        let samplers = exporter.as_ref().map(|_| Arc::new(Mutex::new(Samplers::new(&heads))));
         // Statistics of spans that go elsewhere by a policy stay here.
         let routed = Arc::new(Mutex::new(Concentrator::new(convert::stats(s, &hostname, seed), clock.now())));
-        let rates = if samplers.is_some() { Rates::default() } else { Rates::keep_everything(clock.now()) };
+        let rates = if rated { Rates::default() } else { Rates::keep_everything(clock.now()) };
         let mut clients = ClientAggregator::new(convert::client_stats(s, &hostname, seed), clock.now());
         let leave = match &exporter {
             None => None,
@@ -225,38 +237,21 @@ impl Program {
         if let Some(store) = &store {
             destinations.push(Destination::store("store", Arc::clone(store) as Arc<dyn SpanWriter>));
         }
-        if let Some(exporter) = &exporter {
-            destinations.push(Destination::exporter(
-                "datadog",
-                Arc::new(Translated(Arc::clone(exporter))),
-                false,
-            ));
-        }
-        let why = Arc::new(Why::new(open_decisions(s, &dir)?, store.clone(), Arc::clone(&clock)));
-        let tail = match (tail_rules(s)?, &store) {
-            (Some(rules), Some(store)) => Some(Tail::start(Tail::new(
-                rules,
-                Arc::clone(store),
-                Arc::clone(&why.decisions),
-                p99_of(Arc::clone(&statistics)),
-                Arc::clone(&clock),
-            ))),
-            (Some(_), None) => {
-                tracing::warn!(
-                    "`tail_sampling` needs the store of `spanloom run`; here, in `spanloom agent`, it has no effect"
-                );
-                None
-            }
-            (None, _) => None,
-        };
-        if let Some(routes) = &routes {
-            destinations.push(Destination::router("policies", Arc::clone(&routes.router) as _));
-        }
+        destinations.extend(out.destinations(buffer.as_ref()));
+        let why =
+            Arc::new(Why::new(open_decisions(s, &dir)?, store.clone(), buffer.clone(), Arc::clone(&clock)));
+        let waits = buffer.is_some();
+        let tail = rules.map(|r| {
+            let p99 = p99_of(Arc::clone(&statistics));
+            let judge = Judge::new(r.rules, Arc::clone(&why.decisions), p99, Arc::clone(&clock));
+            Tail::start(Tail::new(judge, store.clone(), buffer, wake))
+        });
         ledger.record_to(Arc::new(Settling {
             decisions: Arc::clone(&why.decisions),
             clock: Arc::clone(&clock),
             store: store.is_some(),
             datadog: exporter.is_some(),
+            waits,
         }));
         let config = convert::pipeline(s);
         let pipeline =
@@ -384,7 +379,8 @@ impl Program {
         if let Some(listener) = admin {
             look.push(format!("metrics, status        http://{}/metrics", listener.address()));
             let report = Arc::clone(&report);
-            let handler = Admin { ready: Arc::clone(&self.ready), report: Box::new(move || report()) };
+            let why = Arc::clone(&self.why);
+            let handler = Admin { ready: Arc::clone(&self.ready), report: Box::new(move || report()), why };
             let config = ServerConfig { max_connections: 64, ..ServerConfig::default() };
             self.serve(listener, config, Arc::new(handler));
         }
@@ -491,6 +487,11 @@ impl Program {
             self.flusher.abort();
             let statistics = Arc::clone(&self.statistics);
             drop(tokio::task::spawn_blocking(move || statistics.flush(true)).await);
+            // While exporters still take what is being judged; the rest waits
+            // on disk for the next start.
+            if let Some(tail) = self.tail.take() {
+                drop(tokio::task::spawn_blocking(move || tail.stop()).await);
+            }
             let routes = async {
                 if let Some((routes, watcher)) = &self.routes {
                     watcher.abort();
@@ -506,16 +507,8 @@ impl Program {
             if let Some(leave) = &self.statistics.leave {
                 leave.log.close();
             }
-            let (why, tail) = (Arc::clone(&self.why), self.tail.take());
-            drop(
-                tokio::task::spawn_blocking(move || {
-                    if let Some(tail) = tail {
-                        tail.stop();
-                    }
-                    why.decisions.close();
-                })
-                .await,
-            );
+            let why = Arc::clone(&self.why);
+            drop(tokio::task::spawn_blocking(move || why.decisions.close()).await);
             if let Some(store) = self.store.take() {
                 drop(tokio::task::spawn_blocking(move || store.close()).await);
             }
@@ -593,7 +586,7 @@ fn lock_directory(dir: &Path) -> Result<std::fs::File, String> {
 
 fn open_store(s: &Settings, dir: &Path, ack: SyncPolicy, ledger: &Arc<Ledger>) -> Result<Arc<Store>, String> {
     let ledger = Arc::clone(ledger);
-    let rules = tail_rules(s)?;
+    let rules = tail_settings(s)?.map(|t| t.rules);
     let config = StoreConfig {
         ack,
         decide: rules.is_some(),
@@ -622,10 +615,20 @@ fn open_store(s: &Settings, dir: &Path, ack: SyncPolicy, ledger: &Arc<Ledger>) -
     Ok(Arc::new(store))
 }
 
-/// Tail rules, unless they keep everything anyway.
-fn tail_rules(s: &Settings) -> Result<Option<TailRules>, String> {
-    let rules = s.tail_rules().map_err(|causes| format!("tail_sampling: {}", causes.join("; ")))?;
-    Ok(rules.filter(|r| !r.keeps_all()))
+/// Tail sampling, unless its rules keep everything anyway.
+fn tail_settings(s: &Settings) -> Result<Option<settings::Tail>, String> {
+    let tail = s.tail().map_err(|causes| format!("tail_sampling: {}", causes.join("; ")))?;
+    Ok(tail.filter(|t| !t.rules.keeps_all()))
+}
+
+/// Tells the ledger what tail rules drop, unless a store has it all the same.
+fn on_dropped(ledger: &Arc<Ledger>, store: bool) -> Arc<dyn Fn(Protocol, u64, u64) + Send + Sync> {
+    let ledger = Arc::clone(ledger);
+    Arc::new(move |protocol, spans, chunks| {
+        if !store {
+            ledger.dropped_later(protocol, spans, chunks);
+        }
+    })
 }
 
 fn open_decisions(s: &Settings, dir: &Path) -> Result<Decisions, String> {

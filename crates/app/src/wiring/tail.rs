@@ -1,16 +1,14 @@
-//! Tail rules asked about whole traces, once the store says they are quiet.
+//! The thread that lets traces be judged once they are quiet: first what waits
+//! to leave, then what is in the store, which follows the same verdicts.
 
 use super::chain::lock;
-use super::statistics::Statistics;
+use super::judge::{About, Judge};
+use super::ways;
 use crate::report::Gauge;
-use spanloom_decisions::{Decision, Decisions, Outcome, to};
+use spanloom_holding::{Buffer, HoldingError, Ruling, Waiting};
 use spanloom_model::{Batch, StoreError, TraceSummary};
-use spanloom_pipeline::Clock;
-use spanloom_sampler::tail::{SpanText, Summary, TailDecision, TailRules, TraceSpans};
-use spanloom_stats::RedFilter;
+use spanloom_sampler::tail::TailDecision;
 use spanloom_store::Store;
-use std::cell::OnceCell;
-use std::collections::{BTreeMap, HashMap};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::thread::JoinHandle;
@@ -18,98 +16,53 @@ use std::time::Duration;
 
 /// Pause between looks at what is quiet.
 const TICK: Duration = Duration::from_secs(1);
-/// Time over which the 99th percentile of a service is taken.
-const P99_OVER: i64 = 3_600_000_000_000;
-/// How long a percentile that was looked up is used.
-const P99_FOR: i64 = 30_000_000_000;
-/// Rule name of what only the common budget dropped.
-const BUDGET: &str = "budget";
+/// Rule name of traces that their sender wants kept.
+const MANUAL_KEEP: &str = "manual_keep";
+/// Rule name of traces that a person wants kept.
+pub const BY_HAND: &str = "keep_request";
 
-/// Rule name of traces that could not be read, though a rule needed to: kept.
-const UNREADABLE: &str = "unreadable";
+/// Wakes the thread before its time.
+#[derive(Default)]
+pub struct Wake {
+    wanted: Mutex<bool>,
+    changed: Condvar,
+}
 
-/// Traces and spans by rule.
-#[derive(Clone, Copy, Default, Debug, PartialEq, Eq)]
-struct Count {
-    kept: [u64; 2],
-    dropped: [u64; 2],
+impl Wake {
+    /// A round is wanted soon.
+    pub fn call(&self) {
+        *lock(&self.wanted) = true;
+        self.changed.notify_all();
+    }
+
+    fn wait(&self, time: Duration) {
+        let mut wanted = lock(&self.wanted);
+        if !*wanted {
+            wanted = self.changed.wait_timeout(wanted, time).unwrap_or_else(PoisonError::into_inner).0;
+        }
+        *wanted = false;
+    }
 }
 
 /// The rules at work.
 pub struct Tail {
-    wait: Duration,
-    rules: Mutex<TailRules>,
-    store: Arc<Store>,
-    decisions: Arc<Decisions>,
-    p99: P99,
-    clock: Arc<dyn Clock>,
-    counts: Mutex<BTreeMap<Arc<str>, Count>>,
+    judge: Judge,
+    store: Option<Arc<Store>>,
+    buffer: Option<Arc<Buffer>>,
+    wake: Arc<Wake>,
     stopping: AtomicBool,
-    wake: (Mutex<()>, Condvar),
     thread: Mutex<Option<JoinHandle<()>>>,
 }
 
-/// The 99th percentile of a service at a time, in nanoseconds, if known.
-pub type P99 = Box<dyn Fn(&str, i64) -> Option<f64> + Send + Sync>;
-
-/// Percentiles as the statistics know them.
-pub fn p99_of(statistics: Arc<Statistics>) -> P99 {
-    Box::new(move |service, now| {
-        let filter = RedFilter {
-            service: Some(service),
-            from: now.saturating_sub(P99_OVER),
-            to: now,
-            depth: 1,
-            ..RedFilter::default()
-        };
-        let found = lock(&statistics.red).query(&filter, None);
-        found.first().and_then(|s| s.points.first()).map(|p| p.p99).filter(|p| *p > 0.0)
-    })
-}
-
-/// Percentiles of services, looked up once in a while.
-#[derive(Default)]
-struct Percentiles {
-    at: i64,
-    known: HashMap<String, Option<f64>>,
-}
-
-impl Percentiles {
-    fn of(&mut self, service: &str, look_up: &P99, now: i64) -> Option<f64> {
-        if now.saturating_sub(self.at) > P99_FOR {
-            self.at = now;
-            self.known.clear();
-        }
-        if let Some(known) = self.known.get(service) {
-            return *known;
-        }
-        let p99 = look_up(service, now);
-        self.known.insert(service.to_owned(), p99);
-        p99
-    }
-}
-
 impl Tail {
-    /// Rules over a store.
+    /// Rules over a store, over what leaves, or both.
     pub fn new(
-        rules: TailRules,
-        store: Arc<Store>,
-        decisions: Arc<Decisions>,
-        p99: P99,
-        clock: Arc<dyn Clock>,
+        judge: Judge,
+        store: Option<Arc<Store>>,
+        buffer: Option<Arc<Buffer>>,
+        wake: Arc<Wake>,
     ) -> Self {
-        Self {
-            wait: Duration::from_nanos(rules.wait().max(0) as u64),
-            rules: Mutex::new(rules),
-            store,
-            decisions,
-            p99,
-            clock,
-            counts: Mutex::default(),
-            stopping: AtomicBool::new(false),
-            wake: Default::default(),
-            thread: Mutex::default(),
-        }
+        Self { judge, store, buffer, wake, stopping: AtomicBool::new(false), thread: Mutex::default() }
     }
 
     /// Starts looking every second, on a thread of its own: deciding reads files.
@@ -119,127 +72,88 @@ impl Tail {
         let spawned = std::thread::Builder::new().name("tail-sampling".into()).spawn(move || worker.work());
         match spawned {
             Ok(thread) => *lock(&tail.thread) = Some(thread),
-            Err(e) => tracing::error!("tail sampling cannot start a thread ({e}): everything is kept"),
+            Err(e) => tracing::error!(
+                "tail sampling cannot start a thread ({e}): the store keeps everything, and nothing leaves"
+            ),
         }
         tail
     }
 
-    /// Waits until the round under way is over.
+    /// Waits until the group of traces under way is judged. What waits to
+    /// leave stays on disk for the next start. Exporters must still run.
     pub fn stop(&self) {
         self.stopping.store(true, Ordering::SeqCst);
-        drop(lock(&self.wake.0));
-        self.wake.1.notify_all();
+        self.wake.call();
         if let Some(thread) = lock(&self.thread).take() {
             let _ = thread.join();
+        }
+        if let Some(buffer) = &self.buffer {
+            buffer.close();
         }
     }
 
     fn work(&self) {
-        let mut percentiles = Percentiles::default();
         while !self.stopping.load(Ordering::SeqCst) {
-            if let Err(e) = self.round(&mut percentiles) {
+            if let Err(e) = self.round() {
                 tracing::error!("tail sampling: a decision could not be written: {e}");
             }
-            let guard = lock(&self.wake.0);
             if !self.stopping.load(Ordering::SeqCst) {
-                drop(self.wake.1.wait_timeout(guard, TICK).unwrap_or_else(PoisonError::into_inner));
+                self.wake.wait(TICK);
             }
         }
     }
 
-    fn round(&self, percentiles: &mut Percentiles) -> Result<(), StoreError> {
+    fn round(&self) -> Result<(), StoreError> {
+        // What leaves first: a trace is quiet there before it is in the store.
+        if let Some(buffer) = &self.buffer {
+            let mut judge = |w: &Waiting, load: &dyn Fn() -> Result<Vec<Batch>, HoldingError>| {
+                let decision = if w.by_hand {
+                    self.judge.kept_by(BY_HAND)
+                } else if w.exempt {
+                    self.judge.kept_by(MANUAL_KEEP)
+                } else {
+                    self.judge.judge(&w.summary, &|| load().ok())
+                };
+                self.judge.note(About::Leaving(ways::places(w.ways)), &w.summary, &decision);
+                let spans = u32::try_from(w.summary.spans).unwrap_or(u32::MAX);
+                Ruling { keep: decision.keep, rule: decision.rule, rate: decision.rate, spans }
+            };
+            buffer.round(self.judge.now(), &mut judge, &|| self.stopping.load(Ordering::SeqCst));
+        }
+        let Some(store) = &self.store else { return Ok(()) };
         let mut judge = |t: &TraceSummary, load: &dyn Fn() -> Result<Batch, StoreError>| {
-            let now = self.clock.now();
-            let decision = self.judge(t, load, percentiles, now);
-            self.note(t, &decision);
+            let decision = self
+                .followed(t)
+                .unwrap_or_else(|| self.judge.judge(t, &|| load().ok().map(|batch| vec![batch])));
+            self.judge.note(About::Store, t, &decision);
             decision.keep
         };
-        let done = self.store.decide(self.wait, &mut judge)?;
+        let done = store.decide(self.judge.wait(), &mut judge)?;
         if done.unread > 0 {
             tracing::warn!(traces = done.unread, "tail sampling: traces that cannot be read are kept");
         }
         Ok(())
     }
 
-    fn judge(
-        &self,
-        t: &TraceSummary,
-        load: &dyn Fn() -> Result<Batch, StoreError>,
-        percentiles: &mut Percentiles,
-        now: i64,
-    ) -> TailDecision {
-        let summary = Summary {
-            trace_id: t.trace_id,
-            duration: t.end.saturating_sub(t.start),
-            spans: u32::try_from(t.spans).unwrap_or(u32::MAX),
-            errors: u32::try_from(t.errors).unwrap_or(u32::MAX),
-            service: &t.root_service,
-            operation: &t.root_name,
-        };
-        let spans = Lazy { load, batch: OnceCell::new() };
-        let percentiles = std::cell::RefCell::new(percentiles);
-        let p99 = |service: &str| percentiles.borrow_mut().of(service, &self.p99, now);
-        let decision = lock(&self.rules).decide(&summary, &spans, &p99, now);
-        match spans.batch.get() {
-            Some(None) => {
-                TailDecision { keep: true, rule: UNREADABLE.into(), over_budget: false, ..decision }
-            }
-            _ => decision,
-        }
-    }
-
-    fn note(&self, t: &TraceSummary, d: &TailDecision) {
-        let rule: Arc<str> = if d.over_budget { BUDGET.into() } else { Arc::clone(&d.rule) };
-        self.decisions.record([Decision {
-            trace_id: t.trace_id,
-            at: d.at,
-            outcome: if d.keep { Outcome::TailKept } else { Outcome::TailDropped },
-            to: to::STORE,
-            rule: &rule,
-            rate: d.rate as f32,
-            spans: u32::try_from(t.spans).unwrap_or(u32::MAX),
-        }]);
-        let mut counts = lock(&self.counts);
-        let count = counts.entry(rule).or_default();
-        let cell = if d.keep { &mut count.kept } else { &mut count.dropped };
-        cell[0] += 1;
-        cell[1] += t.spans;
+    /// The verdict on what left of a trace, if that was all of it: then the
+    /// store has what others have, and budgets are used once.
+    fn followed(&self, t: &TraceSummary) -> Option<TailDecision> {
+        let ruling = self.buffer.as_ref()?.ruling(t.trace_id)?;
+        (u64::from(ruling.spans) == t.spans).then(|| TailDecision {
+            keep: ruling.keep,
+            rule: ruling.rule,
+            rate: ruling.rate,
+            over_budget: false,
+            at: self.judge.now(),
+        })
     }
 
     /// What the rules did, for metrics and status.
     pub fn figures(&self, gauges: &mut Vec<Gauge>) {
-        let counts = lock(&self.counts).clone();
-        type Get = fn(&Count) -> u64;
-        let families: [(&'static str, &'static str, Get); 4] = [
-            ("tail_kept_traces_total", "Traces that a tail rule kept.", |c| c.kept[0]),
-            ("tail_kept_spans_total", "Their spans.", |c| c.kept[1]),
-            ("tail_dropped_traces_total", "Traces that a tail rule dropped.", |c| c.dropped[0]),
-            ("tail_dropped_spans_total", "Their spans.", |c| c.dropped[1]),
-        ];
-        for (name, help, get) in families {
-            gauges.extend(counts.iter().map(|(rule, count)| Gauge {
-                name,
-                label: Some(("rule", rule.to_string())),
-                help,
-                value: get(count) as f64,
-                counter: true,
-            }));
+        self.judge.figures(gauges);
+        if let Some(buffer) = &self.buffer {
+            ways::figures(buffer, gauges);
         }
-    }
-}
-
-/// The spans of a trace, read when a rule asks for them.
-struct Lazy<'a> {
-    load: &'a dyn Fn() -> Result<Batch, StoreError>,
-    batch: OnceCell<Option<Batch>>,
-}
-
-impl TraceSpans for Lazy<'_> {
-    fn any(&self, test: &mut dyn FnMut(&dyn SpanText) -> bool) -> bool {
-        let batch = self.batch.get_or_init(|| (self.load)().ok());
-        batch
-            .as_ref()
-            .is_some_and(|b| spanloom_sampler::tail::BatchSpans { batch: b, spans: &b.spans }.any(test))
     }
 }
 
@@ -247,9 +161,12 @@ impl TraceSpans for Lazy<'_> {
 mod tests {
     use super::*;
     use crate::settings::Layers;
+    use crate::wiring::judge::P99;
     use crate::wiring::why::Why;
     use serde_json::json;
+    use spanloom_decisions::Decisions;
     use spanloom_model::{Attr, Resource, Search, Span, SpanId, SpanReader, SpanWriter, TraceId, Value};
+    use spanloom_pipeline::Clock;
     use std::sync::atomic::AtomicI64;
 
     const SECOND: i64 = 1_000_000_000;
@@ -290,7 +207,7 @@ mod tests {
             };
             let decisions = Decisions::open(config).unwrap().0;
             let clock: Arc<dyn Clock> = Arc::new(self.clock.clone());
-            let why = Why::new(decisions, Some(Arc::clone(&store)), Arc::clone(&clock));
+            let why = Why::new(decisions, Some(Arc::clone(&store)), None, Arc::clone(&clock));
             let written = json!({
                 "wait": "30s",
                 "rest": 0.25,
@@ -307,9 +224,10 @@ mod tests {
                 ..Layers::default()
             };
             let (settings, _) = layers.resolve().unwrap();
-            let rules = settings.tail_rules().unwrap().unwrap();
+            let rules = settings.tail().unwrap().unwrap().rules;
             let p99: P99 = Box::new(|service, _| (service == "shop").then_some(1e9));
-            let tail = Tail::new(rules, Arc::clone(&store), Arc::clone(&why.decisions), p99, clock);
+            let judge = Judge::new(rules, Arc::clone(&why.decisions), p99, clock);
+            let tail = Tail::new(judge, Some(Arc::clone(&store)), None, Arc::default());
             (store, why, tail)
         }
     }
@@ -366,7 +284,7 @@ mod tests {
         }
         store.flush().unwrap();
         setup.clock.0.fetch_add(31 * SECOND, Ordering::SeqCst);
-        tail.round(&mut Percentiles::default()).unwrap();
+        tail.round().unwrap();
         let there = |store: &Store, id: u128| {
             store.trace(TraceId(id), spanloom_model::TimeRange::ALL).unwrap().is_some()
         };
@@ -385,7 +303,7 @@ mod tests {
         let dropped = (5..1005).map(id).find(|id| !there(&store, *id)).unwrap();
         drop((store, why, tail));
         let (store, why, tail) = setup.open();
-        tail.round(&mut Percentiles::default()).unwrap();
+        tail.round().unwrap();
         assert_eq!(store.search(&Search { limit: 5000, ..Search::default() }).unwrap().len(), found);
         let summary = why.tell(TraceId(dropped))["summary"].as_str().unwrap().to_owned();
         assert!(

@@ -1,18 +1,22 @@
 //! What was decided about a trace: heard when a batch ends, told by `why`.
 
+use super::tail::BY_HAND;
 use crate::report::Gauge;
 use serde_json::{Value as Json, json};
 use spanloom_api::Problem;
 use spanloom_decisions::{Answer, Decision, Decisions, Outcome, to};
-use spanloom_model::{Batch, Fate, Leaves, SpanReader, TimeRange, TraceId};
+use spanloom_holding::{Buffer, KeptHere};
+use spanloom_model::{
+    Batch, Chunk, Fate, Leaves, ROUTE_DEFAULT, ROUTE_NOWHERE, SpanReader, TimeRange, TraceId,
+};
 use spanloom_pipeline::{Clock, Recorder, Verdict};
 use spanloom_store::{KeptByHand, Store};
 use std::sync::Arc;
 
 /// Rule of spans that no sampler was asked about.
 const KEEP_ALL: &str = "keep_all";
-/// Rule of traces that a person wanted kept.
-const BY_HAND: &str = "keep_request";
+/// Outcome of pieces that wait for the verdict on their trace.
+const WAITS: &str = "waits";
 /// Rule of spans that came a second time.
 const SENT_AGAIN: &str = "sent_again";
 
@@ -26,6 +30,25 @@ pub struct Settling {
     pub store: bool,
     /// Whether spans leave for Datadog.
     pub datadog: bool,
+    /// Whether what leaves waits for the verdict on its trace.
+    pub waits: bool,
+}
+
+impl Settling {
+    /// Where a kept chunk goes, as bits.
+    fn places(&self, chunk: &Chunk) -> u8 {
+        let store = if self.store { to::STORE } else { 0 };
+        let waits = if self.waits { to::WAITS } else { 0 };
+        let leaves = match (chunk.route, chunk.sampled.leaves) {
+            (ROUTE_NOWHERE, _) => 0,
+            (ROUTE_DEFAULT, _) if !self.datadog => 0,
+            (ROUTE_DEFAULT, Leaves::Whole) => to::DATADOG | waits,
+            (ROUTE_DEFAULT, Leaves::Marked) => to::DATADOG_MARKED,
+            (ROUTE_DEFAULT, Leaves::Nothing) => 0,
+            _ => to::BACKENDS | waits,
+        };
+        store | leaves
+    }
 }
 
 impl Recorder for Settling {
@@ -41,22 +64,13 @@ impl Recorder for Settling {
                 (Fate::Kept, Verdict::Delivered { .. }) => {
                     let all = if batch.intake.resent { SENT_AGAIN } else { KEEP_ALL };
                     let rule = if sampled.by.is_empty() { all } else { sampled.by };
-                    let out = !self.store && sampled.leaves == Leaves::Nothing;
+                    let places = self.places(chunk);
+                    let out = places == 0 && sampled.leaves == Leaves::Nothing;
                     (if out { Outcome::SampledOut } else { Outcome::Kept }, rule)
                 }
             };
-            let mut places = 0;
-            if outcome == Outcome::Kept {
-                places = if self.store { to::STORE } else { 0 };
-                if self.datadog {
-                    places |= match sampled.leaves {
-                        Leaves::Whole => to::DATADOG,
-                        Leaves::Marked => to::DATADOG_MARKED,
-                        Leaves::Nothing => 0,
-                    };
-                }
-            }
-            if self.datadog && !sampled.by.is_empty() {
+            let mut places = if outcome == Outcome::Kept { self.places(chunk) } else { 0 };
+            if self.datadog && chunk.route == ROUTE_DEFAULT && !sampled.by.is_empty() {
                 places |= to::ASKED;
             }
             Decision {
@@ -77,44 +91,75 @@ pub struct Why {
     /// The log of decisions.
     pub decisions: Arc<Decisions>,
     store: Option<Arc<Store>>,
+    buffer: Option<Arc<Buffer>>,
     clock: Arc<dyn Clock>,
 }
 
 impl Why {
-    /// From a log and a store.
-    pub fn new(decisions: Decisions, store: Option<Arc<Store>>, clock: Arc<dyn Clock>) -> Self {
-        Self { decisions: Arc::new(decisions), store, clock }
+    /// From a log, a store, and the buffer of what waits to leave.
+    pub fn new(
+        decisions: Decisions,
+        store: Option<Arc<Store>>,
+        buffer: Option<Arc<Buffer>>,
+        clock: Arc<dyn Clock>,
+    ) -> Self {
+        Self { decisions: Arc::new(decisions), store, buffer, clock }
     }
 
-    /// Keeps a trace whatever rules say.
+    /// Keeps a trace whatever rules say, here and of what leaves.
     pub fn keep(&self, id: TraceId) -> Option<Result<Json, Problem>> {
-        let store = self.store.as_ref()?;
-        let outcome = match store.keep(id) {
-            Ok(outcome) => outcome,
-            Err(e) => return Some(Err(Problem::Store(e.to_string()))),
-        };
-        let (name, summary) = match outcome {
-            KeptByHand::Missing => {
-                let text = format!(
-                    "trace {id} is not stored (any more), so it cannot be kept; `why` tells what became of it"
-                );
-                return Some(Err(Problem::NotFound(text)));
+        if self.store.is_none() && self.buffer.is_none() {
+            return None;
+        }
+        Some(self.try_to_keep(id))
+    }
+
+    fn try_to_keep(&self, id: TraceId) -> Result<Json, Problem> {
+        let (mut places, mut name, mut parts) = (0, "kept", Vec::new());
+        let stored = self.store.as_ref().map(|s| s.keep(id)).transpose();
+        match stored.map_err(|e| Problem::Store(e.to_string()))? {
+            Some(KeptByHand::Undropped) => {
+                (places, name) = (to::STORE, "undropped");
+                parts.push("it had been dropped and is there again");
             }
-            KeptByHand::Undropped => ("undropped", "it had been dropped and is there again"),
-            KeptByHand::Kept => ("kept", "it is there, and no rule drops it"),
-        };
-        self.decisions.record([Decision {
-            trace_id: id,
-            at: self.clock.now(),
-            outcome: Outcome::Undropped,
-            to: to::STORE,
-            rule: BY_HAND,
-            rate: 0.0,
-            spans: 0,
-        }]);
-        // Rare, and asked for by a person: not to be lost.
-        self.decisions.flush();
-        Some(Ok(json!({"traceId": id.to_string(), "outcome": name, "summary": format!("{id}: {summary}")})))
+            Some(KeptByHand::Kept) => {
+                places = to::STORE;
+                parts.push("it is there, and no rule drops it");
+            }
+            Some(KeptByHand::Missing) | None => {}
+        }
+        let leaving = self.buffer.as_ref().map(|b| b.keep(id)).transpose();
+        match leaving.map_err(|e| Problem::Store(e.to_string()))? {
+            Some(KeptHere::Waits) => {
+                places |= to::DATADOG | to::BACKENDS;
+                parts.push("what waits of it to leave will leave");
+            }
+            Some(KeptHere::Left) => parts.push("it has left already"),
+            Some(KeptHere::Dropped) => {
+                parts.push("it was decided before that it does not leave; pieces that still come will");
+            }
+            Some(KeptHere::Unknown) | None => {}
+        }
+        if parts.is_empty() {
+            return Err(Problem::NotFound(format!(
+                "trace {id} is not here (any more), so it cannot be kept; `why` tells what became of it"
+            )));
+        }
+        if places != 0 {
+            self.decisions.record([Decision {
+                trace_id: id,
+                at: self.clock.now(),
+                outcome: Outcome::Undropped,
+                to: places,
+                rule: BY_HAND,
+                rate: 0.0,
+                spans: 0,
+            }]);
+            // Rare, and asked for by a person: not to be lost.
+            self.decisions.flush();
+        }
+        let summary = format!("{id}: {}", parts.join("; "));
+        Ok(json!({"traceId": id.to_string(), "outcome": name, "summary": summary}))
     }
 
     /// Everything that is known about what became of a trace.
@@ -180,21 +225,37 @@ fn show(d: &Answer) -> Vec<Json> {
             } else if asked {
                 rows.push(row("datadog", Outcome::SampledOut, &d.rule, d.rate));
             }
+            if d.to & to::BACKENDS != 0 {
+                rows.push(row("backends", Outcome::Kept, &d.rule, d.rate));
+            }
             if rows.is_empty() {
                 rows.push(row("", Outcome::Kept, &d.rule, d.rate));
+            }
+            if d.to & to::WAITS != 0 {
+                // Nobody has it yet.
+                let leaving = |r: &&mut Json| r["destination"] != "store";
+                rows.iter_mut().filter(leaving).for_each(|r| r["outcome"] = WAITS.into());
             }
             rows
         }
         Outcome::TailKept | Outcome::TailDropped | Outcome::Undropped => {
-            vec![row("store", d.outcome, &d.rule, d.rate)]
+            let places = [(to::STORE, "store"), (to::DATADOG, "datadog"), (to::BACKENDS, "backends")];
+            let places = places.iter().filter(|(bit, _)| d.to & bit != 0);
+            places.map(|(_, name)| row(name, d.outcome, &d.rule, d.rate)).collect()
         }
         _ => vec![row("", d.outcome, &d.rule, d.rate)],
     }
 }
 
+/// Destinations besides the store.
+const LEAVING: u8 = to::DATADOG | to::BACKENDS;
+
 fn summary(found: &[Answer], spans: Option<usize>, oldest: Option<i64>) -> String {
     let stored = |n: usize| format!("kept: {n} span{} in the store", if n == 1 { "" } else { "s" });
-    let Some(last) = found.iter().max_by_key(|d| (d.at, d.outcome.is_of_trace())) else {
+    // Pieces that come late follow the verdict there is.
+    let judged = found.iter().any(|d| d.outcome.is_of_trace() && d.to & LEAVING != 0);
+    let still = |d: &&Answer| !(judged && d.outcome == Outcome::Kept && d.to & to::WAITS != 0);
+    let Some(last) = found.iter().filter(still).max_by_key(|d| (d.at, d.outcome.is_of_trace())) else {
         return match (spans, oldest) {
             (Some(n), _) => format!("{}; what was decided about it is too long ago to be known", stored(n)),
             (None, Some(from)) => {
@@ -205,7 +266,14 @@ fn summary(found: &[Answer], spans: Option<usize>, oldest: Option<i64>) -> Strin
     };
     let rate = if last.rate > 0.0 { format!(" at rate {}", last.rate) } else { String::new() };
     let by = format!("by {}{rate}, {}", last.rule, crate::ask::moment(last.at));
+    let only_leaving = last.to & LEAVING != 0 && last.to & to::STORE == 0;
     match (spans, last.outcome) {
+        (Some(n), Outcome::TailDropped) if only_leaving => format!("{}, not sent {by}", stored(n)),
+        (Some(n), Outcome::TailKept) if only_leaving => format!("{}, sent {by}", stored(n)),
+        (None, Outcome::TailKept) if only_leaving => format!("sent {by}"),
+        (None, Outcome::Kept) if only_leaving && last.to & to::WAITS != 0 => {
+            format!("waits for the tail rules since {}", crate::ask::moment(last.at))
+        }
         (Some(n), Outcome::TailKept | Outcome::Undropped) => format!("{} {by}", stored(n)),
         (Some(n), Outcome::Kept) => {
             let unsent = last.to & to::ASKED != 0 && last.to & (to::DATADOG | to::DATADOG_MARKED) == 0;
@@ -262,8 +330,9 @@ mod tests {
         let config =
             spanloom_decisions::Config { background: false, ..spanloom_decisions::Config::new(dir.path()) };
         let clock: Arc<dyn Clock> = Arc::new(Fixed(1_700_000_000_000_000_000));
-        let why = Why::new(Decisions::open(config).unwrap().0, None, Arc::clone(&clock));
-        let settling = Settling { decisions: Arc::clone(&why.decisions), clock, store, datadog };
+        let why = Why::new(Decisions::open(config).unwrap().0, None, None, Arc::clone(&clock));
+        let decisions = Arc::clone(&why.decisions);
+        let settling = Settling { decisions, clock, store, datadog, waits: false };
         (dir, why, settling)
     }
 

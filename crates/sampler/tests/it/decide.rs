@@ -252,3 +252,29 @@ fn of_v1_the_probabilistic_sampler_takes_the_high_half_and_errors_have_the_last_
     assert_eq!(decide(high, 7, 0), (true, by::PROBABILISTIC, 9, false));
     assert_eq!(decide(high, 7, 1), (true, by::ERRORS, 9, false));
 }
+
+#[test]
+fn with_tail_rules_only_the_users_own_decisions_hold() {
+    let mut s = Samplers::new(&Settings {
+        tail_rules: true,
+        rare: true,
+        probabilistic: Some(Probabilistic::new(0.0, 0, false)),
+        ..Settings::default()
+    });
+    for (priority, keep, rule) in [
+        (-1, false, by::MANUAL_DROP),
+        (0, true, by::TAIL_RULES),
+        (1, true, by::TAIL_RULES),
+        (2, true, by::MANUAL_KEEP),
+        (PRIORITY_NONE, true, by::TAIL_RULES),
+    ] {
+        // Far more than any target lets through.
+        for i in 0..100 {
+            let mut b = one(priority, 0);
+            let d = s.decide(&mut b, 0, i);
+            assert_eq!((d.keep, d.by), (keep, rule), "priority {priority}");
+            assert_eq!(b.chunks[0].priority, priority);
+        }
+    }
+    assert!(s.rates().is_empty(), "no rates for tracers");
+}
