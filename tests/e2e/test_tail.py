@@ -9,7 +9,7 @@ import time
 import pytest
 
 from conftest import until
-from test_routing import Intake, fleet, span, status  # noqa: F401 (fleet is a fixture)
+from test_routing import Intake, fleet, held, ids, mesh, send_zipkin, span, status  # noqa: F401 (fleet is a fixture)
 
 RULES = {"wait": "1s", "rest": 0, "rules": [{"name": "errors", "error": True}]}
 
@@ -118,3 +118,41 @@ def test_the_head_samplers_can_be_asked_first(fleet):
     code, out, _ = server.cli("why", "1")
     assert code == 0 and out.startswith("sampled out by"), out
     until("the second", lambda: sent(intake, "failing") == 1)
+
+
+def test_spans_of_other_protocols_are_judged_by_their_own_names(fleet):
+    intake = Intake()
+    rules = {"wait": "1s", "rest": 0, "rules": [
+        {"name": "by operation", "service": "^shop$", "operation": "^get$"}, {"name": "by tag", "tags": {"tier": "^gold$"}},
+    ]}
+    server = agent(fleet, intake, rules)
+    send_zipkin(server, [span(1, 10, "shop"), span(1, 11, "shop-db", parent=10), span(2, 20, "other"), span(3, 30, "other-gold", tier="gold")])
+    until("the verdicts", lambda: figures(server, "tail_sent_spans_total") + figures(server, "tail_unsent_spans_total") == 4)
+    until("what is kept", lambda: sent(intake, "shop-db") > 0 and sent(intake, "other-gold") > 0)
+    for trace, told in [(1, "sent by by operation"), (2, "dropped by rest"), (3, "sent by by tag")]:
+        _, out, _ = server.cli("why", f"{trace:032x}")
+        assert out.startswith(told), out
+    ledger = status(server)["ledger"]
+    assert ledger["adds_up"] and (ledger["spans"]["kept"], ledger["spans"]["sampled_out"]) == (3, 1)
+
+
+@pytest.mark.parametrize("command", ["agent", "run"])
+def test_backends_of_policies_get_what_rules_keep_over_a_kill_and_other_policies(fleet, command):
+    eu = fleet("eu")
+    policy = "type: TrafficTrace\nname: eu\nmesh: default\nselectors:\n- match: {kuma.io/service: '*'}\nconf: {backend: eu}\n"
+    # Behind a backend of its own, so that numbers of backends change.
+    other = policy.replace("name: eu", "name: aa").replace("'*'", "aa").replace("backend: eu", "backend: dd")
+    files = {"mesh.yaml": mesh(eu.port["zipkin"], 1), "policy.yaml": policy}
+    server = fleet("front", files, {"SPANLOOM_TAIL_SAMPLING": json.dumps({**RULES, "wait": "1h"})}, command=command)
+    failed = [span(t, t * 10, "shop", error="true") for t in range(1, 6)]
+    fine = [span(t, t * 10, "shop") for t in range(6, 11)]
+    send_zipkin(server, failed + fine)
+    server.kill()
+    (server.directory / "resources" / "aa.yaml").write_text(other)
+    server.extra["SPANLOOM_TAIL_SAMPLING"] = json.dumps(RULES)
+    server.start()
+    until("what is kept", lambda: held(eu, range(1, 11)) == ids(failed))
+    until("the verdicts", lambda: figures(server, "tail_unsent_spans_total") == 5)
+    _, out, _ = server.cli("why", f"{7:032x}")
+    assert ("not sent by rest" if command == "run" else "dropped by rest") in out, out
+    assert held(eu, range(1, 11)) == ids(failed)

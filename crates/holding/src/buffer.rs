@@ -22,7 +22,7 @@ pub struct Config {
     /// Bytes on disk; beyond it the oldest traces are judged early.
     pub max_bytes: u64,
     /// Estimated bytes of memory for what is known of the traces that wait;
-    /// likewise.
+    /// likewise, and at twice as many nothing more is taken.
     pub max_memory: usize,
     /// How long a trace must be quiet before it is judged, nanoseconds.
     pub wait: i64,
@@ -201,14 +201,14 @@ impl Buffer {
     /// the log, what does not when the exporter has it.
     pub(crate) fn hold(&self, way: u8, words: &Arc<Batch>, done: AckFn) {
         let Some(out) = self.ways.get(usize::from(way)) else { return done(Err(StoreError::Closed)) };
+        if lock(&self.table).memory() > self.config.max_memory.saturating_mul(2) {
+            (self.config.on_full)();
+            return done(Err(StoreError::Busy("too many traces wait for the tail rules".into())));
+        }
         let leaving = out.leaving(words);
         let plan = self.plan(way, out.as_ref(), &leaving, words);
         let waits = !plan.head.pieces.is_empty();
         let straight = plan.straight.contains(&true);
-        if waits && lock(&self.table).memory() > self.config.max_memory.saturating_mul(2) {
-            (self.config.on_full)();
-            return done(Err(StoreError::Busy("too many traces wait for the tail rules".into())));
-        }
         if plan.dropped.spans > 0 {
             let n = plan.dropped;
             (self.config.on_dropped)(words.intake.protocol, u64::from(n.spans), u64::from(n.chunks));

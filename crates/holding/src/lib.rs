@@ -36,7 +36,7 @@ mod verdicts;
 mod way;
 
 pub use buffer::{Buffer, Config, HoldingError, KeptHere, Stats};
-pub use round::Judge;
+pub use round::{Judge, Spans};
 pub use table::Waiting;
 pub use verdicts::Ruling;
 pub use way::{Held, Take, Way};

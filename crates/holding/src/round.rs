@@ -7,16 +7,39 @@ use crate::table::{Due, Spot, Waiting};
 use crate::verdicts::Ruling;
 use crate::way::Way;
 use spanloom_journal::record::View;
-use spanloom_model::{Batch, Fate, Leaves, Protocol};
+use spanloom_model::{Batch, Chunk, Fate, Leaves, Protocol, Span};
 use std::cell::RefCell;
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
 use std::rc::Rc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::sync::{Arc, mpsc};
 
-/// Judges a trace by its figures and, if it needs them, its spans: each piece
-/// is a batch of its own.
-pub type Judge<'a> = dyn FnMut(&Waiting, &dyn Fn() -> Result<Vec<Batch>, HoldingError>) -> Ruling + 'a;
+/// Decoded frames that are kept for the next trace: neighbours mostly lie
+/// together.
+const DECODED: usize = 4;
+
+/// Spans of a trace that came in one request.
+#[derive(Clone, Debug)]
+pub struct Spans {
+    batch: Rc<Batch>,
+    chunks: Vec<Chunk>,
+}
+
+impl Spans {
+    /// All spans of a batch.
+    pub fn whole(batch: Batch) -> Self {
+        let chunks = batch.chunks.clone();
+        Self { batch: Rc::new(batch), chunks }
+    }
+
+    /// The batch that holds the texts, and the spans, chunk by chunk.
+    pub fn chunks(&self) -> impl Iterator<Item = (&Batch, &[Span])> {
+        self.chunks.iter().map(|c| (&*self.batch, self.batch.chunk_spans(c)))
+    }
+}
+
+/// Judges a trace by its figures and, if it needs them, its spans.
+pub type Judge<'a> = dyn FnMut(&Waiting, &dyn Fn() -> Result<Vec<Spans>, HoldingError>) -> Ruling + 'a;
 
 impl Buffer {
     /// Judges the traces that are quiet at `now`, and the oldest while the
@@ -46,7 +69,7 @@ impl Buffer {
         if group.is_empty() {
             return;
         }
-        let frames = Frames { buffer: self, open: RefCell::default() };
+        let frames = Frames { buffer: self, open: RefCell::default(), decoded: RefCell::default() };
         let mut rulings: Vec<(Due, Ruling)> = Vec::with_capacity(group.len());
         for due in group {
             let ruling = match &due.waiting {
@@ -216,6 +239,7 @@ impl Opened {
 struct Frames<'a> {
     buffer: &'a Buffer,
     open: RefCell<HashMap<u64, Rc<Opened>>>,
+    decoded: RefCell<VecDeque<(u64, Rc<Batch>)>>,
 }
 
 impl Frames<'_> {
@@ -233,16 +257,34 @@ impl Frames<'_> {
         Ok(opened)
     }
 
+    /// A whole frame. Its traces are asked about one after the other, and
+    /// each would decode the tables of all.
+    fn decoded(&self, seq: u64) -> Result<Rc<Batch>, HoldingError> {
+        if let Some((_, known)) = self.decoded.borrow().iter().find(|(s, _)| *s == seq) {
+            return Ok(Rc::clone(known));
+        }
+        let batch = Rc::new(self.get(seq)?.part(&|_| true)?);
+        let mut decoded = self.decoded.borrow_mut();
+        decoded.push_back((seq, Rc::clone(&batch)));
+        if decoded.len() > DECODED {
+            decoded.pop_front();
+        }
+        Ok(batch)
+    }
+
     /// All spans of a trace that wait.
-    fn spans_of(&self, due: &Due) -> Result<Vec<Batch>, HoldingError> {
-        let mut batches = Vec::with_capacity(due.pieces.len());
+    fn spans_of(&self, due: &Due) -> Result<Vec<Spans>, HoldingError> {
+        let mut parts = Vec::with_capacity(due.pieces.len());
         let mut last = None;
         for spot in &due.pieces {
             // Several pieces of one frame are read together.
             if last.replace(spot.seq) != Some(spot.seq) {
-                batches.push(self.get(spot.seq)?.part(&|p| p.id.low() == due.trace)?);
+                let batch = self.decoded(spot.seq)?;
+                let mine = |c: &&Chunk| c.trace_id.low() == due.trace;
+                let chunks = batch.chunks.iter().filter(mine).copied().collect();
+                parts.push(Spans { batch, chunks });
             }
         }
-        Ok(batches)
+        Ok(parts)
     }
 }

@@ -5,7 +5,8 @@ use super::chain::lock;
 use super::statistics::Statistics;
 use crate::report::Gauge;
 use spanloom_decisions::{Decision, Decisions, Outcome, to};
-use spanloom_model::{Batch, TraceSummary};
+use spanloom_holding::Spans;
+use spanloom_model::TraceSummary;
 use spanloom_pipeline::Clock;
 use spanloom_sampler::tail::{BatchSpans, SpanText, Summary, TailDecision, TailRules, TraceSpans};
 use spanloom_stats::RedFilter;
@@ -115,9 +116,9 @@ impl Judge {
         self.clock.now()
     }
 
-    /// Asks the rules. `load` reads the spans, in any number of batches; it is
+    /// Asks the rules. `load` reads the spans, in any number of parts; it is
     /// called if a rule asks for them.
-    pub fn judge(&self, t: &TraceSummary, load: &dyn Fn() -> Option<Vec<Batch>>) -> TailDecision {
+    pub fn judge(&self, t: &TraceSummary, load: &dyn Fn() -> Option<Vec<Spans>>) -> TailDecision {
         let now = self.now();
         let summary = Summary {
             trace_id: t.trace_id,
@@ -127,11 +128,11 @@ impl Judge {
             service: &t.root_service,
             operation: &t.root_name,
         };
-        let spans = Lazy { load, batches: OnceCell::new() };
+        let spans = Lazy { load, parts: OnceCell::new() };
         let percentiles = RefCell::new(lock(&self.percentiles));
         let p99 = |service: &str| percentiles.borrow_mut().of(service, &self.p99, now);
         let decision = lock(&self.rules).decide(&summary, &spans, &p99, now);
-        match spans.batches.get() {
+        match spans.parts.get() {
             Some(None) => self.kept_by(UNREADABLE),
             _ if decision.over_budget => TailDecision { rule: BUDGET.into(), ..decision },
             _ => decision,
@@ -197,13 +198,14 @@ impl Judge {
 
 /// The spans of a trace, read when a rule asks for them.
 struct Lazy<'a> {
-    load: &'a dyn Fn() -> Option<Vec<Batch>>,
-    batches: OnceCell<Option<Vec<Batch>>>,
+    load: &'a dyn Fn() -> Option<Vec<Spans>>,
+    parts: OnceCell<Option<Vec<Spans>>>,
 }
 
 impl TraceSpans for Lazy<'_> {
     fn any(&self, test: &mut dyn FnMut(&dyn SpanText) -> bool) -> bool {
-        let batches = self.batches.get_or_init(self.load);
-        batches.iter().flatten().any(|b| BatchSpans { batch: b, spans: &b.spans }.any(test))
+        let parts = self.parts.get_or_init(self.load);
+        let mut chunks = parts.iter().flatten().flat_map(Spans::chunks);
+        chunks.any(|(batch, spans)| BatchSpans { batch, spans }.any(test))
     }
 }

@@ -5,7 +5,7 @@ use super::chain::lock;
 use super::judge::{About, Judge};
 use super::ways;
 use crate::report::Gauge;
-use spanloom_holding::{Buffer, HoldingError, Ruling, Waiting};
+use spanloom_holding::{Buffer, HoldingError, Ruling, Spans, Waiting};
 use spanloom_model::{Batch, StoreError, TraceSummary};
 use spanloom_sampler::tail::TailDecision;
 use spanloom_store::Store;
@@ -16,6 +16,8 @@ use std::time::Duration;
 
 /// Pause between looks at what is quiet.
 const TICK: Duration = Duration::from_secs(1);
+/// Least pause, also when the buffer is full and its exporters take nothing.
+const LEAST: Duration = Duration::from_millis(20);
 /// Rule name of traces that their sender wants kept.
 const MANUAL_KEEP: &str = "manual_keep";
 /// Rule name of traces that a person wants kept.
@@ -99,6 +101,7 @@ impl Tail {
             }
             if !self.stopping.load(Ordering::SeqCst) {
                 self.wake.wait(TICK);
+                std::thread::sleep(LEAST);
             }
         }
     }
@@ -106,7 +109,7 @@ impl Tail {
     fn round(&self) -> Result<(), StoreError> {
         // What leaves first: a trace is quiet there before it is in the store.
         if let Some(buffer) = &self.buffer {
-            let mut judge = |w: &Waiting, load: &dyn Fn() -> Result<Vec<Batch>, HoldingError>| {
+            let mut judge = |w: &Waiting, load: &dyn Fn() -> Result<Vec<Spans>, HoldingError>| {
                 let decision = if w.by_hand {
                     self.judge.kept_by(BY_HAND)
                 } else if w.exempt {
@@ -122,9 +125,9 @@ impl Tail {
         }
         let Some(store) = &self.store else { return Ok(()) };
         let mut judge = |t: &TraceSummary, load: &dyn Fn() -> Result<Batch, StoreError>| {
-            let decision = self
-                .followed(t)
-                .unwrap_or_else(|| self.judge.judge(t, &|| load().ok().map(|batch| vec![batch])));
+            let decision = self.followed(t).unwrap_or_else(|| {
+                self.judge.judge(t, &|| load().ok().map(|batch| vec![Spans::whole(batch)]))
+            });
             self.judge.note(About::Store, t, &decision);
             decision.keep
         };

@@ -27,10 +27,12 @@ fn rules_can_read_every_span_of_a_trace() {
     put(&buffer, 0, &[(1, &[10]), (2, &[20]), (1, &[11])]);
     put(&buffer, 1, &[(1, &[12])]);
     let mut seen = Vec::new();
-    let mut judge = |w: &Waiting, load: &dyn Fn() -> Result<Vec<Batch>, _>| {
+    let mut judge = |w: &Waiting, load: &dyn Fn() -> Result<Vec<Spans>, _>| {
         if w.summary.trace_id.0 == 1 {
-            let batches: Vec<Batch> = load().unwrap();
-            seen.extend(batches.iter().flat_map(|b| b.spans.iter().map(|s| s.span_id.0)));
+            let parts: Vec<Spans> = load().unwrap();
+            seen.extend(
+                parts.iter().flat_map(Spans::chunks).flat_map(|(_, s)| s.iter().map(|s| s.span_id.0)),
+            );
         }
         Ruling { keep: false, rule: "test".into(), rate: 0.0, spans: 0 }
     };
