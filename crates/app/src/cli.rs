@@ -71,7 +71,8 @@ pub enum Command {
         #[arg(long, short)]
         verbose: bool,
     },
-    /// Keep a trace whatever rules say: also one that a tail rule has dropped, until it is removed.
+    /// Keep a trace whatever rules say: also one that a tail rule has dropped in the store, until it
+    /// is removed, and one that waits to leave.
     Keep {
         /// Trace id, as for `trace`.
         id: String,

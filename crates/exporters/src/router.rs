@@ -33,6 +33,9 @@ pub struct RouterConfig {
     pub connections: usize,
     /// `User-Agent`.
     pub user_agent: String,
+    /// How long the outlet of a backend that is gone stays open: the longest
+    /// that spans take from the choice of their route to its queue.
+    pub linger: Duration,
     /// How spans of other protocols become Datadog's, for agents.
     pub translation: OtlpOptions,
     /// Begins the random pauses between retries.
@@ -52,9 +55,6 @@ pub struct BackendStats {
     pub count: DeliveryCount,
 }
 
-/// The longest that a batch takes from its decision to the queue, with a wide
-/// margin: an outlet of a backend that is gone stays open that long.
-const LINGER: Duration = Duration::from_secs(60);
 /// Most backends that one run of the program can have, one after the other.
 const MAX_BACKENDS: usize = 4096;
 
@@ -204,7 +204,7 @@ impl Router {
         for slot in self.slots() {
             let over = {
                 let mut state = slot.state();
-                let long = state.gone.is_some_and(|at| at.elapsed() > LINGER);
+                let long = state.gone.is_some_and(|at| at.elapsed() > self.config.linger);
                 let over = long && !state.closed && slot.outlet.is_empty();
                 state.closed |= over;
                 over

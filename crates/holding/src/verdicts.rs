@@ -4,7 +4,7 @@
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 
-/// Traces remembered: some ten megabytes at most, two minutes of two thousand
+/// Traces remembered: 9 MiB at most, two minutes of two thousand
 /// traces a second.
 pub(crate) const REMEMBERED: usize = 229_376;
 

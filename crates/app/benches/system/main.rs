@@ -7,7 +7,7 @@
 //! requests leave when they are due, whatever the answers do; times of answers
 //! count from when the request was due.
 //!
-//! `cargo bench -p spanloom --bench system -- [run|agent] [part of a name]`;
+//! `cargo bench -p spanloom --bench system -- [run|agent|tail] [part of a name]`;
 //! `SYSTEM_SPANS` (default 2,000,000) at full speed, `SYSTEM_SECONDS` (default
 //! 60) at a rate.
 #![allow(clippy::print_stdout, clippy::unwrap_used, clippy::panic, missing_docs)]
@@ -36,6 +36,9 @@ fn main() {
     }
     if wanted("agent") {
         bench.agent();
+    }
+    if wanted("tail") {
+        bench.tail();
     }
 }
 
@@ -106,7 +109,7 @@ impl Bench {
             }
             let (program, dir) = start("load");
             let load = Load::new(bodies, Shape::AsRecorded, Kept::None);
-            let outcome = drive(program, load, rate, count);
+            let outcome = drive(program, load, rate, count, Duration::ZERO);
             outcome.row(name, size(&dir.join("store")) as f64 / outcome.sent as f64);
             remove(&dir);
         }
@@ -138,11 +141,45 @@ impl Bench {
                 let (program, dir) = start("load");
                 let before = received.load(Relaxed);
                 let load = Load::new(bodies, shape, Some(kept));
-                let outcome = drive(program, load, speed * part, (self.spans as f64 * part) as u64);
+                let outcome =
+                    drive(program, load, speed * part, (self.spans as f64 * part) as u64, Duration::ZERO);
                 outcome.row(name, (received.load(Relaxed) - before) as f64 / outcome.sent as f64);
                 speed = outcome.per_second();
                 remove(&dir);
             }
+        }
+    }
+
+    /// The same agent with rules over whole traces: what leaves is held on disk
+    /// until it is judged.
+    fn tail(&self) {
+        let (url, received) = intake::start();
+        head("spanloom agent, tail rules", "sent B/span");
+        for (name, rules) in [
+            ("every span sent", r#"{"wait": "2s", "rest": 1, "budget": 1e9}"#),
+            ("1 of 20 sent", r#"{"wait": "2s", "rest": 0.05}"#),
+            (
+                "a rule on a tag, none sent",
+                r#"{"wait": "2s", "rest": 0, "rules": [{"name": "t", "tags": {"none": "x"}}]}"#,
+            ),
+        ] {
+            if !name.contains(&self.case) {
+                continue;
+            }
+            let dir = temporary("tail");
+            let settings = [
+                ("DD_API_KEY", "0123456789abcdef"),
+                ("DD_APM_DD_URL", url.as_str()),
+                ("DD_HOSTNAME", "bench"),
+                ("SPANLOOM_TAIL_SAMPLING", rules),
+            ];
+            let before = received.load(Relaxed);
+            let load = Load::new("dd-v04-mix", Shape::AsRecorded, Kept::None);
+            let program = Program::start("agent", &dir, &settings);
+            // What waits is judged and sent before the stop.
+            let outcome = drive(program, load, 0.0, self.spans, Duration::from_secs(4));
+            outcome.row(name, (received.load(Relaxed) - before) as f64 / outcome.sent as f64);
+            remove(&dir);
         }
     }
 }
@@ -157,8 +194,9 @@ fn start_and_idle(start: impl Fn() -> (Program, std::path::PathBuf)) {
     remove(&dir);
 }
 
-/// Sends `count` spans, `rate` a second (0: one request after the other).
-fn drive(program: Program, mut load: Load, rate: f64, count: u64) -> Outcome {
+/// Sends `count` spans, `rate` a second (0: one request after the other), and
+/// lets the program live for `linger` after them.
+fn drive(program: Program, mut load: Load, rate: f64, count: u64, linger: Duration) -> Outcome {
     let mut connection = program.connect(&load);
     let cpu_before = program.cpu();
     let begun = Instant::now();
@@ -176,6 +214,7 @@ fn drive(program: Program, mut load: Load, rate: f64, count: u64) -> Outcome {
         sent += spans;
     }
     let took = begun.elapsed().as_secs_f64();
+    std::thread::sleep(linger);
     let peak = program.resident("VmHWM");
     // A stop writes and sends everything, which belongs to the cost.
     let cpu = program.stop() - cpu_before;

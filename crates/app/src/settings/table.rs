@@ -396,7 +396,7 @@ settings! {
     resources: String = String::new(), "resources", ["SPANLOOM_RESOURCES"];
     /// Bytes on disk that remember what was decided about each trace (`spanloom why`); the oldest go first.
     decisions_size: Bytes = Bytes(256 << 20), "decisions.size", ["SPANLOOM_DECISIONS_SIZE"];
-    /// Rules of tail sampling (see docs/sampling.md).
+    /// Rules of tail sampling, of the store and of what leaves (see docs/sampling.md).
     tail_sampling: JsonValue = JsonValue::default(), "tail_sampling", ["SPANLOOM_TAIL_SAMPLING"];
 
     /// Where OTLP over gRPC is received; `otlp_grpc.address` wins.

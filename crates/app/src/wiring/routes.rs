@@ -15,6 +15,9 @@ use std::time::{Duration, SystemTime};
 
 /// How often the directory is looked at.
 const PERIOD: Duration = Duration::from_secs(1);
+/// Time from the choice of a route to the queue of its backend, with a wide
+/// margin.
+const LINGER: Duration = Duration::from_secs(60);
 /// Bytes of all files together.
 const MAX_BYTES: u64 = 16 << 20;
 
@@ -107,7 +110,10 @@ impl Routes {
             return Err(lines(&loaded.errors));
         }
         let period = if s.trace_writer_flush_period > 0.0 { s.trace_writer_flush_period } else { 1.0 };
+        // Spans that wait for tail rules take longer.
+        let wait = s.tail().ok().flatten().map_or(0, |t| t.rules.wait().max(0) as u64);
         let config = RouterConfig {
+            linger: LINGER + Duration::from_nanos(wait) * 2,
             dir: data.join("queues/backends"),
             queue_bytes: s.queue_size.0,
             policy,

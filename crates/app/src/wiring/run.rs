@@ -394,7 +394,8 @@ impl Program {
             println!("  terminal               spanloom search, spanloom trace ID, spanloom status");
         }
         if self.exporter.is_some() {
-            println!("Sampled traces and statistics also go to {}", convert::intake_url(s));
+            let chosen = if self.tail.is_some() { "Traces that tail rules keep" } else { "Sampled traces" };
+            println!("{chosen} and statistics also go to {}", convert::intake_url(s));
         }
         if let Some(agent) = s.agent_behind() {
             println!("Requests of Datadog tracers are passed on to the Agent at {agent}");

@@ -81,6 +81,7 @@ impl Backends {
 
 fn router(dir: &Path, backends: &Arc<Backends>) -> Arc<Router> {
     let config = RouterConfig {
+        linger: std::time::Duration::from_secs(60),
         dir: dir.into(),
         queue_bytes: 64 << 20,
         policy: SyncPolicy::Interval,
