@@ -11,7 +11,7 @@ use std::sync::Arc;
 /// Traces judged in one go …
 const GROUP_TRACES: usize = 512;
 /// … whose frames have so many bytes at most, unless it is one trace.
-const GROUP_BYTES: u64 = 8 << 20;
+const GROUP_BYTES: u64 = 2 << 20;
 
 /// Estimated bytes of a trace, with its places in the two maps.
 const TRACE_BYTES: usize = size_of::<Entry>() * 3 / 2 + 64;
