@@ -9,7 +9,8 @@ import time
 import pytest
 
 from conftest import until
-from test_routing import Intake, fleet, held, ids, mesh, send_zipkin, span, status  # noqa: F401 (fleet is a fixture)
+from intake import Intake
+from test_routing import fleet, held, ids, mesh, send_zipkin, span, status  # noqa: F401 (fleet is a fixture)
 
 RULES = {"wait": "1s", "rest": 0, "rules": [{"name": "errors", "error": True}]}
 
