@@ -9,7 +9,7 @@
 #   make outage  the intake away for ten minutes, by hand (OUTAGE_SECONDS, OUTAGE_RATE)
 #   make bench   benchmarks with ratios to a yardstick in the same run
 #   make settings-page   write docs/settings.md from the table of settings
-#   make fuzz    each fuzz target for FUZZ_SECONDS (needs cargo-fuzz and nightly)
+#   make fuzz    each fuzz target for FUZZ_SECONDS
 #   make clean   remove what was built
 
 CARGO ?= cargo
@@ -69,9 +69,22 @@ outage: build
 bench:
 	$(CARGO) bench --workspace --locked --benches $(ARGS)
 
+# libFuzzer with the compiler that is there: coverage comes from LLVM's own pass.
+FUZZ_FLAGS := -Cpasses=sancov-module -Cllvm-args=-sanitizer-coverage-level=4 \
+	-Cllvm-args=-sanitizer-coverage-inline-8bit-counters -Cllvm-args=-sanitizer-coverage-pc-table \
+	-Cllvm-args=-sanitizer-coverage-trace-compares --cfg fuzzing -Cdebug-assertions
+FUZZ_HOST := $(shell rustc -vV 2>/dev/null | sed -n 's/^host: //p')
+FUZZ_DIR := $(abspath $(or $(CARGO_TARGET_DIR),fuzz/target))
+
 fuzz:
-	@command -v cargo-fuzz >/dev/null || { echo "needs cargo-fuzz: cargo install cargo-fuzz"; exit 1; }
-	cd fuzz && for t in $$($(CARGO) +nightly fuzz list); do $(CARGO) +nightly fuzz run $$t -- -max_total_time=$(FUZZ_SECONDS) || exit 1; done
+	@command -v c++ >/dev/null || { echo "a C++ compiler is needed (Debian: apt-get install build-essential)"; exit 1; }
+	cd fuzz && RUSTFLAGS="$(FUZZ_FLAGS)" CARGO_TARGET_DIR=$(FUZZ_DIR) \
+		$(CARGO) build --release --bins --locked --target $(FUZZ_HOST)
+	@for t in $(basename $(notdir $(wildcard fuzz/targets/*.rs))); do \
+		mkdir -p fuzz/corpus/$$t && echo "$$t, $(FUZZ_SECONDS) s" && \
+		$(FUZZ_DIR)/$(FUZZ_HOST)/release/$$t -max_total_time=$(FUZZ_SECONDS) -rss_limit_mb=4096 -verbosity=0 \
+			-print_final_stats=1 -artifact_prefix=fuzz/ fuzz/corpus/$$t || exit 1; \
+	done
 
 clean:
 	$(CARGO) clean
