@@ -18,6 +18,7 @@
 //! | `tail.rs` | the thread that lets quiet traces be judged |
 //! | `judge.rs` | tail rules asked about whole traces, and counted |
 //! | `ways.rs` | the ways out behind the tail sampling buffer |
+//! | `figures.rs` | figures of the store and of queues |
 //! | `why.rs` | what was decided about a trace: recording it, telling it |
 //! | `admin.rs` | health, metrics, status |
 
@@ -27,6 +28,7 @@ mod containers;
 mod convert;
 mod dogstatsd;
 mod doors;
+mod figures;
 mod foreign;
 mod judge;
 mod outgoing;

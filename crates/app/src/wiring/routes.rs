@@ -193,7 +193,7 @@ impl Routes {
         notices: &mut Vec<String>,
     ) {
         for backend in self.router.stats() {
-            super::run::queue_figures(&backend.destination, gauges);
+            super::figures::queue_figures(&backend.destination, gauges);
             deliveries.push(backend.count);
             let waits = backend.destination.queue.requests;
             if backend.gone && waits > 0 {
