@@ -7,6 +7,7 @@
 //! and `number_*` ones additionally whole floating-point numbers. Error texts
 //! are those of the Agent's msgpack library, because clients' logs show them.
 
+use spanloom_model::key_tail;
 use std::fmt;
 
 /// What a value is, by its first byte; only for messages.
@@ -216,7 +217,7 @@ impl<'a> Reader<'a> {
                 let excess = 64 - 8 * span.len.min(8) as u32;
                 u64::from_le_bytes(*word).checked_shr(excess).unwrap_or(0)
             }
-            None => tail(self.bytes(span)),
+            None => key_tail(self.bytes(span)),
         }
     }
 
@@ -649,15 +650,6 @@ impl<'a> Reader<'a> {
     }
 }
 
-/// [`Reader::tail`] of any text.
-#[inline]
-pub fn tail(text: &[u8]) -> u64 {
-    match text.last_chunk::<8>() {
-        Some(word) => u64::from_le_bytes(*word),
-        None => text.iter().rev().fold(0, |n, b| (n << 8) | u64::from(*b)),
-    }
-}
-
 /// For each length of a short str: the top bit of the bytes that belong to it.
 static SHORT_MASKS: [[u64; 4]; 32] = {
     let mut masks = [[0; 4]; 32];
@@ -744,7 +736,7 @@ mod tests {
         for start in 0..body.len() {
             for len in 0..=body.len() - start {
                 let span = Span { start, len };
-                assert_eq!(r.tail(span), tail(r.bytes(span)), "{start} {len}");
+                assert_eq!(r.tail(span), key_tail(r.bytes(span)), "{start} {len}");
             }
         }
     }

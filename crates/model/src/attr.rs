@@ -46,6 +46,17 @@ pub struct Attr {
     pub value: Value,
 }
 
+impl Attr {
+    /// Free room after the attributes of an owner, for one that is added
+    /// later: without it the others would have to move. Belongs to no range.
+    pub const ROOM: Self = Self { key: Text::NOWHERE, value: Value::Empty };
+
+    #[inline]
+    pub(crate) fn is_room(&self) -> bool {
+        self.key == Text::NOWHERE
+    }
+}
+
 /// A typed value.
 #[derive(Clone, Copy, PartialEq, Debug, Default)]
 pub enum Value {

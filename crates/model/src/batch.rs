@@ -5,7 +5,10 @@
 //! the owner's range to the end of the table (the hole stays until the batch
 //! is dropped, which is soon).
 
-use crate::{Arena, Attr, Event, Intake, Link, Range32, Span, SpanKind, Text, TraceId, Value, flags, keys};
+use crate::{
+    Arena, Attr, Event, Intake, KeyBits, Link, Range32, Span, SpanKind, Text, TraceId, Value, flags, keys,
+    same_bytes,
+};
 use std::sync::Arc;
 
 /// [`Chunk::priority`] when the tracer said nothing (the Agent's `PriorityNone`).
@@ -273,7 +276,8 @@ impl Batch {
             if spans.len() <= 16 {
                 return spans.iter().rposition(|s| !spans.iter().any(|p| p.span_id == s.parent_id));
             }
-            let ids: std::collections::HashSet<_> = spans.iter().map(|s| s.span_id).collect();
+            let ids: std::collections::HashSet<_, foldhash::fast::RandomState> =
+                spans.iter().map(|s| s.span_id).collect();
             spans.iter().rposition(|s| !ids.contains(&s.parent_id))
         });
         Some(chunk.spans.start as usize + at.unwrap_or(last))
@@ -337,12 +341,55 @@ impl Batch {
         self.attrs[i].value.as_f64()
     }
 
+    /// Text under a key of a span (Datadog `meta`), as a handle. Costs next to
+    /// nothing for a key that the span does not have.
+    #[inline]
+    pub fn span_text(&self, span: &Span, key: &str) -> Option<Text> {
+        if self.may_have(span, key) { self.get_text(span.attrs, key) } else { None }
+    }
+
+    /// As [`Batch::span_text`], the text itself.
+    #[inline]
+    pub fn span_str(&self, span: &Span, key: &str) -> Option<&str> {
+        self.span_text(span, key).map(|t| self.arena.str(t))
+    }
+
+    /// Number under a key of a span (Datadog `metrics`). Costs next to nothing
+    /// for a key that the span does not have.
+    #[inline]
+    pub fn span_f64(&self, span: &Span, key: &str) -> Option<f64> {
+        if self.may_have(span, key) { self.get_f64(span.attrs, key) } else { None }
+    }
+
+    /// Whether a span may have an attribute with this key.
+    #[inline]
+    pub fn may_have(&self, span: &Span, key: &str) -> bool {
+        let may = span.keys.may_have(key.as_bytes());
+        debug_assert!(may || self.get(span.attrs, key).is_none(), "a span has {key} and its bits deny it");
+        may
+    }
+
+    /// Looks through the attributes of all spans for [`Span::keys`]: for
+    /// decoders that do not note them on the way.
+    pub fn note_keys(&mut self) {
+        for span in &mut self.spans {
+            let mut keys = KeyBits::NONE;
+            for attr in self.attrs.get(span.attrs.usize()).unwrap_or_default() {
+                keys.add(self.arena.bytes(attr.key));
+            }
+            span.keys = keys;
+        }
+    }
+
+    #[inline]
     fn find(&self, range: Range32, key: &str, kind: impl Fn(&Value) -> bool) -> Option<usize> {
         let key = key.as_bytes();
         let attrs = self.attrs(range);
         attrs
             .iter()
-            .position(|a| a.key.len() == key.len() && kind(&a.value) && self.arena.bytes(a.key) == key)
+            .position(|a| {
+                a.key.len() == key.len() && kind(&a.value) && same_bytes(self.arena.bytes(a.key), key)
+            })
             .map(|i| range.start as usize + i)
     }
 
@@ -359,20 +406,22 @@ impl Batch {
     }
 
     fn set_attr(&mut self, span: usize, key: &'static str, value: Value, same: impl Fn(&Value) -> bool) {
-        let Some(range) = self.spans.get(span).map(|s| s.attrs) else { return };
-        if let Some(i) = self.find(range, key, same) {
+        let Some(to) = self.spans.get(span) else { return };
+        if self.may_have(to, key)
+            && let Some(i) = self.find(to.attrs, key, same)
+        {
             self.attrs[i].value = value;
             return;
         }
         let key = self.arena.push_static(key);
-        let range = push_to_range(&mut self.attrs, range, Attr { key, value });
-        self.spans[span].attrs = range;
+        self.add_attr(span, Attr { key, value });
     }
 
     /// Appends an attribute to a span without looking for the key.
     pub fn add_attr(&mut self, span: usize, attr: Attr) {
-        let Some(range) = self.spans.get(span).map(|s| s.attrs) else { return };
-        self.spans[span].attrs = push_to_range(&mut self.attrs, range, attr);
+        let Some(span) = self.spans.get_mut(span) else { return };
+        span.keys.add(self.arena.bytes(attr.key));
+        span.attrs = push_to_range(&mut self.attrs, span.attrs, attr);
     }
 
     /// Appends an attribute to a range that its owner keeps (a chunk's or a
@@ -560,10 +609,18 @@ impl Batch {
     }
 }
 
-/// Appends to a range of a flat table, moving the range to the end first
-/// unless it is there already.
+/// Appends to a range of a flat table: at its end, into the room behind it, or
+/// after moving the range to the end of the table.
 fn push_to_range(table: &mut Vec<Attr>, range: Range32, attr: Attr) -> Range32 {
     let mut start = range.start as usize;
+    // An empty range may lie anywhere: what is behind it need not be its own.
+    if !range.is_empty()
+        && let Some(room) = table.get_mut(range.end as usize)
+        && room.is_room()
+    {
+        *room = attr;
+        return Range32::new(start, range.end as usize + 1);
+    }
     if range.is_empty() {
         start = table.len();
     } else if range.end as usize != table.len() {
@@ -609,6 +666,29 @@ mod tests {
         assert_eq!(b.get_str(b.spans[1].attrs, "k"), Some("v"));
         b.remove_attrs(0, |arena, a| arena.str(a.key) == "k");
         assert_eq!(b.spans[0].attrs.len(), 2);
+    }
+
+    #[test]
+    fn an_attribute_goes_into_the_room_behind_its_owners() {
+        let mut b = two_spans();
+        b.attrs.insert(1, Attr::ROOM);
+        b.spans[1].attrs = Range32::new(2, 3);
+        b.note_keys();
+        b.set_f64(0, keys::TOP_LEVEL, 1.0);
+        assert_eq!((b.spans[0].attrs, b.attrs.len()), (Range32::new(0, 2), 3));
+        b.set_f64(0, keys::MEASURED, 1.0);
+        assert_eq!((b.spans[0].attrs, b.attrs.len()), (Range32::new(3, 6), 6));
+        let span = b.spans[0];
+        assert_eq!(b.span_f64(&span, keys::TOP_LEVEL), Some(1.0));
+        assert_eq!(b.span_f64(&span, keys::MEASURED), Some(1.0));
+        assert_eq!(b.span_str(&span, "k"), Some("v"));
+        assert_eq!(b.get_str(b.spans[1].attrs, "k"), Some("v"));
+        // An empty range takes no room of others.
+        b.attrs[0] = Attr::ROOM;
+        b.spans.push(Span::default());
+        b.set_str(2, "own", "value");
+        assert_eq!(b.get_str(b.spans[2].attrs, "own"), Some("value"));
+        assert_eq!(b.attrs[0], Attr::ROOM);
     }
 
     #[test]

@@ -9,6 +9,7 @@
 //! | `span.rs` | [`Span`], [`SpanKind`], [`Status`], [`Link`], [`Event`], span flags |
 //! | `batch.rs` | [`Batch`]: chunks of spans with their resources; all editing goes through it |
 //! | `intake.rs` | [`Intake`]: protocol, transport and client flags of the request a batch came in |
+//! | `key_bits.rs` | [`KeyBits`]: which keys a span may have, in one word |
 //! | `keys.rs` | well-known attribute keys |
 //! | `predicate.rs` | [`Expr`]: conditions on one span, and their evaluation |
 //! | `peer.rs` | [`remote_service`]: the two ends of a call |
@@ -27,6 +28,7 @@ mod dependency;
 pub mod draft;
 mod id;
 mod intake;
+mod key_bits;
 pub mod keys;
 #[cfg(any(test, feature = "test-util"))]
 pub mod memory;
@@ -45,6 +47,7 @@ pub use batch::{
 pub use dependency::Links;
 pub use id::{IdError, SpanId, TraceId};
 pub use intake::{ClientFlags, Intake, Protocol, Transport};
+pub use key_bits::{KeyBits, key_hash, key_hash_of, key_tail, same_bytes};
 pub use peer::remote_service;
 pub use predicate::{AttrScope, Cond, Expr, Literal, Op, is_intrinsic};
 pub use span::{Event, Link, Span, SpanKind, Status, flags};

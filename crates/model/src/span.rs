@@ -1,6 +1,6 @@
 //! One span, its links and its events.
 
-use crate::{Range32, SpanId, Text, TraceId};
+use crate::{KeyBits, Range32, SpanId, Text, TraceId};
 
 /// Role of a span. Numbers are OTLP's (and Datadog v1.0's).
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Default, Debug)]
@@ -153,6 +153,9 @@ pub struct Span {
     pub status_message: Text,
     /// Attributes: positions in [`crate::Batch::attrs`].
     pub attrs: Range32,
+    /// Keys that the attributes may have. Whoever gives a span other keys
+    /// says so here ([`crate::Batch`]'s own methods do).
+    pub keys: KeyBits,
     /// Links: positions in [`crate::Batch::links`].
     pub links: Range32,
     /// Events: positions in [`crate::Batch::events`].

@@ -17,6 +17,8 @@ pub struct Text {
 impl Text {
     /// The empty text, valid in every arena.
     pub const EMPTY: Self = Self { start: 0, len: 0 };
+    /// A text that no arena has; reads as empty.
+    pub(crate) const NOWHERE: Self = Self { start: u32::MAX, len: 0 };
 
     /// The text at `start` of the received body, which lies first in every
     /// arena. For decoders that have checked the bytes; a place outside of the

@@ -1,7 +1,7 @@
 //! The steps in the Agent's order (datadog-processing §1.3, steps 1 to 12).
 
 use crate::{
-    Counts, IgnoredResources, NormalizerConfig, Replacer, TagFilters, fill_chunk_attributes, names,
+    Counts, IgnoredResources, NormalizerConfig, Replacer, SpanIds, TagFilters, fill_chunk_attributes, names,
     normalize_chunk, top_level, truncate_span, truncator,
 };
 use spanloom_model::{Batch, Chunk, Fate, Protocol, Text, Value, keys};
@@ -38,12 +38,13 @@ pub struct Agent<S> {
     config: AgentConfig,
     /// Scrubs one span (step 8c); the app passes the obfuscator.
     scrub: S,
+    ids: SpanIds,
 }
 
 impl<S: FnMut(&mut Batch, usize)> Agent<S> {
     /// With these settings; `scrub` hides sensitive values of the span at a position.
     pub fn new(config: AgentConfig, scrub: S) -> Self {
-        Self { config, scrub }
+        Self { config, scrub, ids: SpanIds::default() }
     }
 
     /// Sets the fate of every chunk and corrects the spans of those that stay.
@@ -94,7 +95,8 @@ impl<S: FnMut(&mut Batch, usize)> Agent<S> {
     }
 
     fn chunk(&mut self, batch: &mut Batch, chunk: &mut Chunk, now: i64, counts: &mut Counts) -> Fate {
-        if let Err(reason) = normalize_chunk(batch, chunk, self.config.normalizer, now, counts) {
+        if let Err(reason) = normalize_chunk(batch, chunk, self.config.normalizer, now, &mut self.ids, counts)
+        {
             return Fate::Rejected(reason);
         }
         let Some(root) = batch.chunk_root(chunk) else { return Fate::Rejected("empty_trace") };
@@ -118,7 +120,7 @@ impl<S: FnMut(&mut Batch, usize)> Agent<S> {
         }
         root_rate(batch, root);
         if !client_top_level {
-            top_level::compute(batch, chunk);
+            top_level::compute(batch, chunk, &self.ids);
         }
         if batch.intake.protocol != Protocol::DatadogV1 {
             fill_payload_attributes(batch, chunk, root);
@@ -130,10 +132,10 @@ impl<S: FnMut(&mut Batch, usize)> Agent<S> {
 /// Step 10: the client's own sampling rate is remembered under its new name.
 fn root_rate(batch: &mut Batch, root: usize) {
     const CLIENT_RATE: &str = "_dd1.sr.rcusr";
-    let rate = batch.get_f64(batch.spans[root].attrs, keys::SAMPLE_RATE).unwrap_or(1.0);
+    let rate = batch.span_f64(&batch.spans[root], keys::SAMPLE_RATE).unwrap_or(1.0);
     if rate < 1.0 {
         batch.set_f64(root, CLIENT_RATE, rate);
-    } else {
+    } else if batch.may_have(&batch.spans[root], CLIENT_RATE) {
         batch.remove_attrs(root, |arena, a| {
             a.value.as_f64().is_some() && arena.bytes(a.key) == CLIENT_RATE.as_bytes()
         });
@@ -145,16 +147,18 @@ fn root_rate(batch: &mut Batch, root: usize) {
 /// chunk is asked (observed).
 fn fill_payload_attributes(batch: &mut Batch, chunk: &Chunk, root: usize) {
     let Some(resource) = batch.resources.get(chunk.resource as usize).copied() else { return };
-    let at_root = |key: &str| batch.get_text(batch.spans[root].attrs, key);
+    let at_root = |key: &str| batch.span_text(&batch.spans[root], key);
     let anywhere = |key: &str| {
         // Spans under the root's own id are not asked (observed).
         let mut others = batch.chunk_spans(chunk).iter().filter(|s| s.span_id != batch.spans[root].span_id);
-        at_root(key).or_else(|| others.find_map(|s| batch.get_text(s.attrs, key)))
+        at_root(key).or_else(|| others.find_map(|s| batch.span_text(s, key)))
     };
-    let keep = |own: Text, found: Option<Text>| if own.is_empty() { found.unwrap_or_default() } else { own };
-    let hostname = keep(resource.hostname, at_root(keys::HOSTNAME));
-    let env = keep(resource.env, anywhere(keys::ENV));
-    let app_version = keep(resource.app_version, anywhere(keys::VERSION));
+    let or = |own: Text, find: &dyn Fn() -> Option<Text>| {
+        if own.is_empty() { find().unwrap_or_default() } else { own }
+    };
+    let hostname = or(resource.hostname, &|| at_root(keys::HOSTNAME));
+    let env = or(resource.env, &|| anywhere(keys::ENV));
+    let app_version = or(resource.app_version, &|| anywhere(keys::VERSION));
     let r = &mut batch.resources[chunk.resource as usize];
     r.hostname = hostname;
     r.env = env;
@@ -164,7 +168,7 @@ fn fill_payload_attributes(batch: &mut Batch, chunk: &Chunk, root: usize) {
 
 /// The mode of the environment that the root names, if the payload names none.
 fn fill_mode(batch: &mut Batch, chunk: &Chunk, root: usize) {
-    let Some(mode) = batch.get_text(batch.spans[root].attrs, keys::APM_MODE) else { return };
+    let Some(mode) = batch.span_text(&batch.spans[root], keys::APM_MODE) else { return };
     if !batch.str(mode).eq_ignore_ascii_case("edge") {
         return;
     }

@@ -6,6 +6,7 @@
 //! |---|---|
 //! | `agent.rs` | [`Agent`]: the steps in their order |
 //! | `client_stats.rs` | the same for statistics that a tracer computed |
+//! | `ids.rs` | where the spans of a chunk are, by id |
 //! | `names.rs` | rules for names, services and tag text |
 //! | `normalizer.rs` | makes spans valid or refuses the chunk |
 //! | `filter.rs` | ignored resources, tag filters |
@@ -20,6 +21,7 @@ mod agent;
 mod client_stats;
 mod filter;
 pub mod go_regex;
+mod ids;
 pub mod names;
 mod normalizer;
 mod obfuscate;
@@ -30,6 +32,7 @@ mod truncator;
 pub use agent::{Agent, AgentConfig};
 pub use client_stats::{ClientStatsRequest, prepare_client_stats};
 pub use filter::{BadPattern, IgnoredResources, TagEntry, TagFilters};
+pub use ids::SpanIds;
 pub use normalizer::{
     NormalizerConfig, fill_chunk_attributes, is_http_status, normalize_chunk, normalize_times,
 };

@@ -202,6 +202,69 @@ fn normalize(text: &[u8], strip: bool) -> Cow<'_, str> {
     Cow::Owned(out)
 }
 
+/// Whether a service name (or an environment) is as it should be: nothing to
+/// normalise, nothing to count. A yes is certain, a no is not.
+#[inline]
+pub fn is_normal_service(text: &[u8]) -> bool {
+    if text.len() > MAX_NAME {
+        return false;
+    }
+    // An underscore must not be the last, nor follow another one.
+    let mut before = UNDERSCORE;
+    for b in text {
+        let class = CLASSES[usize::from(*b)] & (VALUE | UNDERSCORE);
+        if class == 0 || class == UNDERSCORE && before == UNDERSCORE {
+            return false;
+        }
+        before = class;
+    }
+    before != UNDERSCORE
+}
+
+/// Whether an operation name is as it should be: nothing to normalise, nothing
+/// to count. A yes is certain, a no is not.
+#[inline]
+pub fn is_normal_name(name: &[u8]) -> bool {
+    if name.len() > MAX_NAME || !name.first().is_some_and(u8::is_ascii_alphabetic) {
+        return false;
+    }
+    let mut before = 0;
+    for b in name {
+        let class = CLASSES[usize::from(*b)] & (NAME | DOT | UNDERSCORE);
+        if class == 0 || class != NAME && before == UNDERSCORE {
+            return false;
+        }
+        before = class;
+    }
+    before != UNDERSCORE
+}
+
+/// Bytes of values: `a-z0-9:./-`.
+const VALUE: u8 = 1;
+/// Letters and digits of names, either case.
+const NAME: u8 = 2;
+/// The dot in names.
+const DOT: u8 = 4;
+/// The underscore in either.
+const UNDERSCORE: u8 = 8;
+
+static CLASSES: [u8; 256] = {
+    let mut classes = [0; 256];
+    let mut b = 0;
+    while b < 128 {
+        classes[b] = match b as u8 {
+            b'a'..=b'z' | b'0'..=b'9' => VALUE | NAME,
+            b'A'..=b'Z' => NAME,
+            b'.' => VALUE | DOT,
+            b':' | b'/' | b'-' => VALUE,
+            b'_' => UNDERSCORE,
+            _ => 0,
+        };
+        b += 1;
+    }
+    classes
+};
+
 fn is_normal(text: &[u8], strip: bool) -> bool {
     if text.len() > MAX_TAG_CHARS {
         return false;
@@ -276,4 +339,33 @@ fn digits() -> &'static regex::Regex {
 #[allow(clippy::panic)] // a constant of this file; the tests run it
 fn fixed(pattern: &str) -> regex::Regex {
     regex::Regex::new(pattern).unwrap_or_else(|e| panic!("{e}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    proptest! {
+        #[test]
+        fn what_is_told_to_be_normal_stays_as_it_is(text in "([a-zA-Z0-9_.:/ é-]|__|\\._){0,60}|[a-z]{90,110}") {
+            if is_normal_service(text.as_bytes()) {
+                prop_assert_eq!(normalize_service(&text, "go"), (Cow::Borrowed(&*text), None));
+                prop_assert_eq!(normalize_tag_value(&text), Cow::Borrowed(&*text));
+            }
+            if is_normal_name(text.as_bytes()) {
+                prop_assert_eq!(normalize_name(&text), (Cow::Borrowed(&*text), None));
+            }
+        }
+    }
+
+    #[test]
+    fn most_names_are_told_to_be_normal() {
+        for service in ["web", "checkout-api", "db.postgres_1", "9lives"] {
+            assert!(is_normal_service(service.as_bytes()), "{service}");
+        }
+        for name in ["web.request", "postgres_query", "Http.Server9"] {
+            assert!(is_normal_name(name.as_bytes()), "{name}");
+        }
+    }
 }

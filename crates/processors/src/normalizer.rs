@@ -3,11 +3,9 @@
 //! Source: `datadog-agent:pkg/trace/agent/normalizer.go`; the order of the
 //! checks is the Agent's, because later ones use what earlier ones corrected.
 
-use crate::Counts;
 use crate::names::{self, MAX_NAME, Reason};
-use spanloom_model::{
-    Arena, Attr, Batch, Chunk, PRIORITY_NONE, Protocol, Range32, SpanId, Text, Value, keys,
-};
+use crate::{Counts, SpanIds};
+use spanloom_model::{Arena, Attr, Batch, Chunk, PRIORITY_NONE, Protocol, Span, SpanId, Text, Value, keys};
 use std::borrow::Cow;
 
 /// 2000-01-01T00:00:00Z: a span that claims to be older has a wrong clock.
@@ -21,12 +19,14 @@ pub struct NormalizerConfig {
 }
 
 /// Checks and corrects a chunk. `Err` is the reason why the whole chunk is
-/// refused. `now` (ns) replaces impossible start times.
+/// refused. `now` (ns) replaces impossible start times. Afterwards `ids` are the
+/// chunk's.
 pub fn normalize_chunk(
     batch: &mut Batch,
     chunk: &mut Chunk,
     config: NormalizerConfig,
     now: i64,
+    ids: &mut SpanIds,
     counts: &mut Counts,
 ) -> Result<(), &'static str> {
     let range = chunk.spans.usize();
@@ -34,9 +34,9 @@ pub fn normalize_chunk(
         return Err("empty_trace");
     };
     let v1 = batch.intake.protocol == Protocol::DatadogV1;
-    let first_high = high_half(batch, first.attrs);
+    let first_high = high_half(batch, &first);
     for i in range.clone() {
-        let span = batch.spans[i];
+        let span = &batch.spans[i];
         if !v1 && span.trace_id.low() == 0 {
             return Err("trace_id_zero");
         }
@@ -46,13 +46,16 @@ pub fn normalize_chunk(
         if span.trace_id.low() != first.trace_id.low() {
             return Err("foreign_span");
         }
-        if let (Some(a), Some(b)) = (first_high, high_half(batch, span.attrs))
+        if let Some(a) = first_high
+            && let Some(b) = high_half(batch, span)
             && batch.arena.bytes(a) != batch.arena.bytes(b)
         {
             return Err("foreign_span");
         }
     }
-    count_duplicates(batch, chunk, counts);
+    for _ in 0..ids.read(batch, chunk) {
+        counts.malformed("duplicate_span_id");
+    }
     // What the payload itself says does not name a service (observed).
     let language = match batch.intake.protocol {
         Protocol::DatadogV07 | Protocol::DatadogV1 => batch.client_language,
@@ -70,20 +73,18 @@ pub fn fill_chunk_attributes(batch: &mut Batch, chunk: &mut Chunk, root: usize) 
     if batch.intake.protocol == Protocol::DatadogV1 {
         return;
     }
-    let root_attrs = batch.spans[root].attrs;
     if chunk.priority == PRIORITY_NONE {
         let spans = batch.chunk_spans(chunk);
-        let own = batch.get_f64(root_attrs, keys::SAMPLING_PRIORITY);
-        let priority =
-            own.or_else(|| spans.iter().find_map(|s| batch.get_f64(s.attrs, keys::SAMPLING_PRIORITY)));
+        let own = batch.span_f64(&batch.spans[root], keys::SAMPLING_PRIORITY);
+        let priority = own.or_else(|| spans.iter().find_map(|s| batch.span_f64(s, keys::SAMPLING_PRIORITY)));
         chunk.priority = priority.map_or(PRIORITY_NONE, |p| p as i32);
     }
     if chunk.origin.is_empty() {
-        chunk.origin = batch.get_text(root_attrs, keys::ORIGIN).unwrap_or_default();
+        chunk.origin = batch.span_text(&batch.spans[root], keys::ORIGIN).unwrap_or_default();
     }
     if batch.get_text(chunk.attrs, keys::DECISION_MAKER).is_none() {
         let spans = batch.chunk_spans(chunk);
-        if let Some(dm) = spans.iter().find_map(|s| batch.get_text(s.attrs, keys::DECISION_MAKER)) {
+        if let Some(dm) = spans.iter().find_map(|s| batch.span_text(s, keys::DECISION_MAKER)) {
             let key = batch.arena.push_static(keys::DECISION_MAKER);
             chunk.attrs =
                 batch.extend_range(chunk.attrs, spanloom_model::Attr { key, value: Value::Str(dm) });
@@ -92,21 +93,8 @@ pub fn fill_chunk_attributes(batch: &mut Batch, chunk: &mut Chunk, root: usize) 
 }
 
 /// The `_dd.p.tid` of a span.
-fn high_half(batch: &Batch, attrs: Range32) -> Option<Text> {
-    batch.get_text(attrs, keys::TRACE_ID_HIGH).filter(|t| !t.is_empty())
-}
-
-fn count_duplicates(batch: &Batch, chunk: &Chunk, counts: &mut Counts) {
-    let spans = batch.chunk_spans(chunk);
-    if spans.len() < 2 {
-        return;
-    }
-    let mut ids: Vec<SpanId> = spans.iter().map(|s| s.span_id).collect();
-    ids.sort_unstable();
-    let duplicates = ids.windows(2).filter(|w| w[0] == w[1]).count();
-    for _ in 0..duplicates {
-        counts.malformed("duplicate_span_id");
-    }
+fn high_half(batch: &Batch, span: &Span) -> Option<Text> {
+    batch.span_text(span, keys::TRACE_ID_HIGH).filter(|t| !t.is_empty())
 }
 
 fn normalize_span(
@@ -118,40 +106,38 @@ fn normalize_span(
     now: i64,
     counts: &mut Counts,
 ) {
-    let attrs = batch.spans[i].attrs;
-
-    let fixed = {
+    // What is right already, which is nearly everything, is told at a glance.
+    if !names::is_normal_service(batch.arena.bytes(batch.spans[i].service)) {
         let service = batch.str(batch.spans[i].service);
         let (value, reason) = names::normalize_service(service, batch.str(language));
         reason.into_iter().for_each(|r| counts.malformed(counter("service", r)));
-        changed(service, value)
-    };
-    if let Some(value) = fixed {
-        batch.spans[i].service = batch.arena.push(&value);
+        if let Some(value) = changed(service, value) {
+            batch.spans[i].service = batch.arena.push(&value);
+        }
     }
     for (key, what) in [(keys::PEER_SERVICE, "peer_service"), (keys::BASE_SERVICE, "base_service")] {
-        let fixed = batch.get_str(attrs, key).filter(|v| !v.is_empty()).and_then(|v| {
-            let (value, reason) = names::normalize_peer_service(v);
-            reason.into_iter().for_each(|r| counts.malformed(counter(what, r)));
-            changed(v, value)
-        });
-        if let Some(value) = fixed {
+        let Some(text) = batch.span_text(&batch.spans[i], key).filter(|t| !t.is_empty()) else { continue };
+        if names::is_normal_service(batch.arena.bytes(text)) {
+            continue;
+        }
+        let (value, reason) = names::normalize_peer_service(batch.str(text));
+        reason.into_iter().for_each(|r| counts.malformed(counter(what, r)));
+        if let Some(value) = changed(batch.str(text), value) {
             batch.set_str(i, key, &value);
         }
     }
     if config.component_to_name
-        && let Some(component) = batch.get_text(attrs, keys::COMPONENT).filter(|t| !t.is_empty())
+        && let Some(component) = batch.span_text(&batch.spans[i], keys::COMPONENT).filter(|t| !t.is_empty())
     {
         batch.spans[i].name = component;
     }
-    let fixed = {
+    if !names::is_normal_name(batch.arena.bytes(batch.spans[i].name)) {
         let name = batch.str(batch.spans[i].name);
         let (value, reason) = names::normalize_name(name);
         reason.into_iter().for_each(|r| counts.malformed(counter("span_name", r)));
-        changed(name, value)
-    };
-    if let Some(value) = fixed {
-        batch.spans[i].name = batch.arena.push(&value);
+        if let Some(value) = changed(name, value) {
+            batch.spans[i].name = batch.arena.push(&value);
+        }
     }
     let span = &mut batch.spans[i];
     if span.resource.is_empty() {
@@ -175,7 +161,9 @@ fn normalize_span(
         let keep = names::truncate_utf8(batch.arena.str(text), MAX_NAME).len();
         batch.spans[i].span_type = text.slice(0, keep);
     }
-    let fixed = batch.get_str(attrs, keys::ENV).and_then(|v| changed(v, names::normalize_tag_value(v)));
+    let env = batch.span_text(&batch.spans[i], keys::ENV);
+    let env = env.filter(|t| !names::is_normal_service(batch.arena.bytes(*t)));
+    let fixed = env.map(|t| batch.str(t)).and_then(|v| changed(v, names::normalize_tag_value(v)));
     if let Some(value) = fixed {
         batch.set_str(i, keys::ENV, &value);
     }
@@ -189,7 +177,10 @@ fn normalize_span(
                 _ => v1,
             }
     };
-    if batch.attrs(batch.spans[i].attrs).iter().any(|a| bad_status(&batch.arena, a)) {
+    let span = &batch.spans[i];
+    if batch.may_have(span, keys::HTTP_STATUS_CODE)
+        && batch.attrs(span.attrs).iter().any(|a| bad_status(&batch.arena, a))
+    {
         counts.malformed("invalid_http_status_code");
         batch.remove_attrs(i, bad_status);
     }

@@ -2,22 +2,21 @@
 //!
 //! Source: `datadog-agent:pkg/trace/traceutil/trace.go`.
 
-use spanloom_model::{Batch, Chunk, Range32, keys};
-use std::collections::HashMap;
+use crate::SpanIds;
+use spanloom_model::{Batch, Chunk, Range32, keys, same_bytes};
 
 /// Marks the top-level spans of a chunk with `_top_level = 1`: a root, a span
 /// whose parent is not in the chunk, or whose parent belongs to another
-/// service. A mark that a client set on another span stays (observed).
-pub fn compute(batch: &mut Batch, chunk: &Chunk) {
-    let range = chunk.spans.usize();
-    // Last one wins for duplicate ids, as a map would have it.
-    let by_id: HashMap<u64, usize> = range.clone().map(|i| (batch.spans[i].span_id.0, i)).collect();
-    for i in range {
-        let span = batch.spans[i];
-        let top = span.parent_id.is_zero()
-            || by_id.get(&span.parent_id.0).is_none_or(|p| {
-                batch.arena.bytes(batch.spans[*p].service) != batch.arena.bytes(span.service)
-            });
+/// service. A mark that a client set on another span stays (observed). `ids`
+/// are the chunk's.
+pub fn compute(batch: &mut Batch, chunk: &Chunk, ids: &SpanIds) {
+    for i in chunk.spans.usize() {
+        let span = &batch.spans[i];
+        let other_service = |parent: usize| {
+            let (own, parents) = (span.service, batch.spans[parent].service);
+            own != parents && !same_bytes(batch.arena.bytes(own), batch.arena.bytes(parents))
+        };
+        let top = span.parent_id.is_zero() || ids.position(batch, span.parent_id).is_none_or(other_service);
         if top {
             batch.set_f64(i, keys::TOP_LEVEL, 1.0);
         }
@@ -27,7 +26,7 @@ pub fn compute(batch: &mut Batch, chunk: &Chunk) {
 /// Trusts the client: `_dd.top_level` becomes `_top_level`.
 pub fn copy_from_client(batch: &mut Batch, chunk: &Chunk) {
     for i in chunk.spans.usize() {
-        if batch.get_f64(batch.spans[i].attrs, keys::DD_TOP_LEVEL) == Some(1.0) {
+        if batch.span_f64(&batch.spans[i], keys::DD_TOP_LEVEL) == Some(1.0) {
             batch.set_f64(i, keys::TOP_LEVEL, 1.0);
         }
     }

@@ -3,7 +3,7 @@
 //! Source: `datadog-agent:pkg/trace/agent/truncator.go`.
 
 use crate::names::truncate_utf8;
-use spanloom_model::{Batch, Protocol, Text, Value};
+use spanloom_model::{Attr, Batch, Protocol, Text, Value};
 
 /// Longest resource in bytes.
 pub const MAX_RESOURCE: usize = 5000;
@@ -20,6 +20,15 @@ pub fn truncate_span(batch: &mut Batch, i: usize, max_resource: usize) {
         batch.spans[i].resource = resource.slice(0, keep);
     }
     let typed = batch.intake.protocol == Protocol::DatadogV1;
+    let long = |a: &Attr| a.key.len() > MAX_KEY || a.value.as_text().is_some_and(|t| t.len() > MAX_VALUE);
+    if !batch.attrs(batch.spans[i].attrs).iter().any(long) {
+        return;
+    }
+    let cut_key = |batch: &mut Batch, a: usize| {
+        let key = cut(batch, batch.attrs[a].key, MAX_KEY);
+        batch.spans[i].keys.add(batch.arena.bytes(key));
+        batch.attrs[a].key = key;
+    };
     for a in batch.spans[i].attrs.usize() {
         let Some(attr) = batch.attrs.get(a).copied() else { continue };
         let structured = || is_structured(batch.str(attr.key));
@@ -28,12 +37,12 @@ pub fn truncate_span(batch: &mut Batch, i: usize, max_resource: usize) {
                 if structured() {
                     continue;
                 }
-                batch.attrs[a].key = cut(batch, attr.key, MAX_KEY);
+                cut_key(batch, a);
                 batch.attrs[a].value = Value::Str(cut(batch, value, MAX_VALUE));
             }
             // v1.0 has no numeric tags: only texts are cut there.
             Value::Double(_) | Value::Int(_) if attr.key.len() > MAX_KEY && !typed => {
-                batch.attrs[a].key = cut(batch, attr.key, MAX_KEY);
+                cut_key(batch, a);
             }
             _ => {}
         }

@@ -396,7 +396,7 @@ fn mark_single_spans(batch: &mut Batch, chunk: &Chunk) -> bool {
     let mut any = false;
     for at in chunk.spans.usize() {
         let Some(span) = batch.spans.get(at) else { continue };
-        if batch.get_f64(span.attrs, SINGLE_SPAN_MECHANISM).is_some() {
+        if batch.span_f64(span, SINGLE_SPAN_MECHANISM).is_some() {
             batch.spans[at].flags |= flags::LEAVES;
             any = true;
         }
@@ -408,7 +408,7 @@ fn has_error(batch: &Batch, chunk: &Chunk, or_exception: bool) -> bool {
     batch
         .chunk_spans(chunk)
         .iter()
-        .any(|s| s.is_error() || or_exception && batch.get_str(s.attrs, HAS_EXCEPTION) == Some("true"))
+        .any(|s| s.is_error() || or_exception && batch.span_str(s, HAS_EXCEPTION) == Some("true"))
 }
 
 fn decided_manually(batch: &Batch, chunk: &Chunk) -> bool {

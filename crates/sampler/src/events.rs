@@ -69,8 +69,9 @@ impl Events {
         found.clear();
         let mut rates = None;
         for at in chunk.spans.start..chunk.spans.end {
-            let Some(span) = batch.spans.get(at as usize).copied() else { continue };
-            let Some(rate) = self.rate(batch, &span) else { continue };
+            let Some(span) = batch.spans.get(at as usize) else { continue };
+            let Some(rate) = self.rate(batch, span) else { continue };
+            let span = *span;
             let user = priority.is_some_and(|p| p >= USER_KEEP);
             let rate = if user && rate > 0.0 { 1.0 } else { rate };
             if !sample_by_rate(span.trace_id, rate) {
@@ -81,8 +82,8 @@ impl Events {
                 continue;
             }
             let (client, pre) = *rates.get_or_insert_with(|| {
-                let of = batch.spans.get(root).map(|s| s.attrs).unwrap_or_default();
-                let rate = |key| batch.get_f64(of, key).unwrap_or(1.0);
+                let of = batch.spans.get(root).copied().unwrap_or_default();
+                let rate = |key| batch.span_f64(&of, key).unwrap_or(1.0);
                 (rate(CLIENT_RATE), rate(PRE_SAMPLER_RATE))
             });
             let span = at as usize;
@@ -97,7 +98,7 @@ impl Events {
 
     /// Rate at which a span is an event; nothing if it is none.
     fn rate(&self, batch: &Batch, span: &Span) -> Option<f64> {
-        if let Some(rate) = batch.get_f64(span.attrs, EXTRACTION_RATE) {
+        if let Some(rate) = batch.span_f64(span, EXTRACTION_RATE) {
             return Some(rate);
         }
         if !self.spans.is_empty() {
@@ -107,7 +108,7 @@ impl Events {
         if self.services.is_empty() {
             return None;
         }
-        let top = ["_top_level", "_dd.top_level"].iter().any(|k| batch.get_f64(span.attrs, k) == Some(1.0));
+        let top = ["_top_level", "_dd.top_level"].iter().any(|k| batch.span_f64(span, k) == Some(1.0));
         if top { self.services.get(&batch.str(span.service).to_lowercase()).copied() } else { None }
     }
 
@@ -131,7 +132,7 @@ impl Events {
 fn set_rate(batch: &mut Batch, span: usize, key: &'static str, rate: f64) {
     if rate < 1.0 {
         batch.set_f64(span, key, rate);
-    } else if batch.spans.get(span).is_some_and(|s| batch.get_f64(s.attrs, key).is_some()) {
+    } else if batch.spans.get(span).is_some_and(|s| batch.span_f64(s, key).is_some()) {
         batch.remove_attrs(span, |arena, a| {
             arena.bytes(a.key) == key.as_bytes() && a.value.as_f64().is_some()
         });

@@ -228,5 +228,5 @@ impl PrioritySampler {
 
 /// Rate that somebody applied to the root already.
 fn known_rate(batch: &Batch, root: &Span) -> Option<f64> {
-    [AGENT_RATE, RULE_RATE, PRIORITY_RATE].iter().find_map(|key| batch.get_f64(root.attrs, key))
+    [AGENT_RATE, RULE_RATE, PRIORITY_RATE].iter().find_map(|key| batch.span_f64(root, key))
 }

@@ -185,7 +185,5 @@ impl RareSampler {
 }
 
 fn eligible(batch: &Batch, span: &Span) -> bool {
-    ["_top_level", "_dd.top_level", "_dd.measured"]
-        .iter()
-        .any(|key| batch.get_f64(span.attrs, key) == Some(1.0))
+    ["_top_level", "_dd.top_level", "_dd.measured"].iter().any(|key| batch.span_f64(span, key) == Some(1.0))
 }

@@ -50,7 +50,7 @@ pub fn span_signature(batch: &Batch, span: &Span, env: &str, with_resource: bool
         hash = hash.write(batch.arena.bytes(resource));
     }
     for key in [keys::HTTP_STATUS_CODE, keys::ERROR_TYPE] {
-        if let Some(text) = batch.get_text(span.attrs, key) {
+        if let Some(text) = batch.span_text(span, key) {
             hash = hash.write(batch.arena.bytes(text));
         }
     }
@@ -85,11 +85,11 @@ pub fn sample_by_rate(trace_id: TraceId, rate: f64) -> bool {
 
 /// Rate that the tracer applied (`_sample_rate`), 1 if it says none.
 pub fn global_rate(batch: &Batch, root: &Span) -> f64 {
-    batch.get_f64(root.attrs, keys::SAMPLE_RATE).unwrap_or(1.0)
+    batch.span_f64(root, keys::SAMPLE_RATE).unwrap_or(1.0)
 }
 
 /// How many traces the root stands for.
 pub fn root_weight(batch: &Batch, root: &Span) -> f32 {
-    let rate = |key| batch.get_f64(root.attrs, key).filter(|r| *r > 0.0 && *r <= 1.0).unwrap_or(1.0);
+    let rate = |key| batch.span_f64(root, key).filter(|r| *r > 0.0 && *r <= 1.0).unwrap_or(1.0);
     (1.0 / (rate(PRE_SAMPLER_RATE) * rate(keys::SAMPLE_RATE))) as f32
 }

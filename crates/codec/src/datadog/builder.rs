@@ -1,12 +1,12 @@
 //! What the decoders of all versions share.
 
 use super::RequestMeta;
-use crate::msgpack::{Error, Reader, Result, Span as Pos, tail};
+use crate::msgpack::{Error, Reader, Result, Span as Pos};
 use crate::{DecodeError, Limits};
 use bytes::Bytes;
 use spanloom_model::{
-    Arena, Attr, Batch, Chunk, Event, Intake, Link, NO_SCOPE, Range32, Resource, Span, SpanId, SpanKind,
-    Status, Text, TraceId, Value, keys,
+    Arena, Attr, Batch, Chunk, Event, Intake, KeyBits, Link, NO_SCOPE, Range32, Resource, Span, SpanId,
+    SpanKind, Status, Text, TraceId, Value, key_hash, key_hash_of, keys,
 };
 use std::collections::HashMap;
 
@@ -129,14 +129,14 @@ impl Builder {
         Ok(self.text(r, pos))
     }
 
-    /// Tolerant string that is a key, with its [`hash`].
+    /// Tolerant string that is a key, with its [`key_hash`].
     #[inline(always)]
     pub fn lax_key(&mut self, r: &mut Reader<'_>) -> Result<(Text, u8)> {
         match r.short_ascii() {
-            Some(pos) => Ok((Text::at(pos.start, pos.len), mix(r.tail(pos), pos.len))),
+            Some(pos) => Ok((Text::at(pos.start, pos.len), key_hash_of(r.tail(pos), pos.len))),
             None => {
                 let text = self.lax_text_any(r)?;
-                Ok((text, hash(self.batch.arena.bytes(text))))
+                Ok((text, key_hash(self.batch.arena.bytes(text))))
             }
         }
     }
@@ -151,7 +151,7 @@ impl Builder {
     /// Key of a map, a strict string, with its hash.
     pub fn strict_key(&mut self, r: &mut Reader<'_>) -> Result<(Text, u8)> {
         let pos = r.str()?;
-        Ok((self.text(r, pos), hash(r.bytes(pos))))
+        Ok((self.text(r, pos), key_hash(r.bytes(pos))))
     }
 
     /// Raw bytes of the body.
@@ -170,7 +170,7 @@ impl Builder {
     }
 
     /// Adds an attribute to the open map; under a key that is there already
-    /// the value is replaced. `hash` is [`hash`] of the key.
+    /// the value is replaced. `hash` is [`key_hash`] of the key.
     ///
     /// The value is made where it goes to. Made aside and copied, its parts
     /// would be stored one by one and loaded as one right after, which stalls
@@ -210,6 +210,15 @@ impl Builder {
             self.batch.attrs.truncate(set.start + kept);
         }
         Range32::new(set.start, self.batch.attrs.len())
+    }
+
+    /// Ends the attributes of a span, which begin at `start`. Room stays for one
+    /// more: most spans that enter a service are marked so later.
+    #[inline]
+    pub fn end_attrs(&mut self, start: usize) -> Range32 {
+        let end = self.batch.attrs.len();
+        self.batch.attrs.push(Attr::ROOM);
+        Range32::new(start, end)
     }
 
     /// A map of strict strings.
@@ -254,6 +263,7 @@ impl Builder {
             trace_state: Text::EMPTY,
             status_message: Text::EMPTY,
             attrs: Range32 { start: 0, end: 0 },
+            keys: KeyBits::ANY,
             links: Range32 { start: 0, end: 0 },
             events: Range32 { start: 0, end: 0 },
             scope: NO_SCOPE,
@@ -269,7 +279,7 @@ impl Builder {
     /// [`Builder::join_ids`]; the high half is remembered.
     #[inline]
     pub fn push_span(&mut self, mut span: Span, marks: Marks) -> Result<()> {
-        self.charge(1, size_of::<Span>())?;
+        self.charge(1, size_of::<Span>() + size_of::<Attr>())?;
         span.kind = marks.kind;
         if span.error != 0 {
             span.status = Status::Error;
@@ -376,6 +386,15 @@ impl Builder {
     }
 }
 
+impl KeySet {
+    /// The keys seen.
+    #[inline]
+    pub fn keys(&self) -> KeyBits {
+        let [a, b, c, d] = self.bits;
+        KeyBits::from_bits(a | b | c | d)
+    }
+}
+
 impl Marks {
     /// Looks at a text attribute for what the model has as fields.
     #[inline]
@@ -402,18 +421,6 @@ impl Marks {
             self.high = SpanId::parse_hex(hex).unwrap_or_default().0;
         }
     }
-}
-
-/// Spreads keys over 256 values. Only the quality of [`KeySet`]'s bit test
-/// depends on it, never a result.
-#[inline]
-pub(super) fn hash(key: &[u8]) -> u8 {
-    mix(tail(key), key.len())
-}
-
-#[inline]
-fn mix(tail: u64, len: usize) -> u8 {
-    ((tail ^ len as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 56) as u8
 }
 
 /// Keeps one attribute per key, with the last value. Returns how many remain

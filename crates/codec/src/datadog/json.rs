@@ -6,12 +6,12 @@
 //! Go those come before any complaint about types. The second pass decodes.
 
 use super::RequestMeta;
-use super::builder::{Builder, Marks, hash};
+use super::builder::{Builder, Marks};
 use super::v04::AnyParts;
 use crate::DecodeError;
 use crate::msgpack::{Error, Span as Pos};
 use base64::Engine as _;
-use spanloom_model::{Attr, Chunk, Event, Link, Protocol, Range32, SpanId, Text, TraceId, Value};
+use spanloom_model::{Attr, Chunk, Event, Link, Protocol, Range32, SpanId, Text, TraceId, Value, key_hash};
 use std::collections::HashMap;
 
 /// Deepest nesting, as in Go.
@@ -468,7 +468,7 @@ impl Decoder<'_, '_> {
         self.object(field, |d, key| {
             d.b.charge(1, size_of::<Attr>()).map_err(bound)?;
             let key = d.text_of(key);
-            let hash = hash(d.b.batch.arena.bytes(key));
+            let hash = key_hash(d.b.batch.arena.bytes(key));
             let value = value(d)?;
             d.b.add(&mut set, key, hash, || value);
             Ok(())
@@ -566,7 +566,7 @@ impl Decoder<'_, '_> {
             d.b.charge(1, size_of::<Attr>()).map_err(bound)?;
             if let Some(value) = d.any_value(true)? {
                 let key = d.text_of(key);
-                let hash = hash(d.b.batch.arena.bytes(key));
+                let hash = key_hash(d.b.batch.arena.bytes(key));
                 d.b.add(&mut set, key, hash, || value);
             }
             Ok(())

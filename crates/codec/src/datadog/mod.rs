@@ -110,7 +110,7 @@ pub fn decode_traces_within(
     let result = match (protocol, encoding) {
         (Protocol::DatadogV05, _) => v05::decode(&mut b, &body, meta),
         (Protocol::DatadogV07, _) => v07::decode(&mut b, &body),
-        (Protocol::DatadogV1, _) => v1::decode(&mut b, &body, meta),
+        (Protocol::DatadogV1, _) => v1::decode(&mut b, &body, meta).map(|()| b.batch.note_keys()),
         (Protocol::DatadogV01 | Protocol::DatadogV02, Encoding::Msgpack) => {
             return Err(DecodeError::UnsupportedMediaType("application/msgpack".into()));
         }
@@ -120,7 +120,7 @@ pub fn decode_traces_within(
             Encoding::Json | Encoding::JsonThenMsgpack,
         ) => {
             match json::decode(&mut b, &body, meta) {
-                Ok(()) => {}
+                Ok(()) => b.batch.note_keys(),
                 // What the msgpack decoder says to the nothing that is left.
                 Err(_) if encoding == Encoding::JsonThenMsgpack => return Err(DecodeError::TooFewBytes),
                 Err(e) => return Err(e),

@@ -3,13 +3,13 @@
 use super::RequestMeta;
 use super::builder::{Builder, MAX_GENERATED, Marks};
 use crate::msgpack::{Reader, Result};
-use spanloom_model::{Attr, Chunk, Event, Link, Range32, Span, SpanId, TraceId, Value};
+use spanloom_model::{Attr, Chunk, Event, KeyBits, Link, Range32, Span, SpanId, TraceId, Value};
 
 pub(super) fn decode(b: &mut Builder, body: &[u8], meta: &RequestMeta<'_>) -> Result<()> {
     b.resource_from_headers(meta);
     let mut r = Reader::new(body);
     let chunks = r.array(MAX_GENERATED)?;
-    b.expect(400, 28);
+    b.expect(400, 24);
     for i in 0..chunks {
         b.chunk = i;
         spans_of_chunk(b, &mut r, Chunk::default())?;
@@ -47,6 +47,7 @@ fn span(b: &mut Builder, r: &mut Reader<'_>) -> Result<()> {
     let mut span = Builder::new_span();
     let mut marks = Marks::default();
     let mut seen = Seen::default();
+    let mut keys = KeyBits::NONE;
     let start = b.batch.attrs.len();
     let fields = r.map(usize::MAX)?;
     for _ in 0..fields {
@@ -61,7 +62,7 @@ fn span(b: &mut Builder, r: &mut Reader<'_>) -> Result<()> {
                     forget(b, start, |v| matches!(v, Value::Str(_)));
                 }
                 if !r.nil() {
-                    meta(b, r, &mut marks).map_err(|e| b.at("Meta", e))?;
+                    keys.join(meta(b, r, &mut marks).map_err(|e| b.at("Meta", e))?);
                 }
             }
             5 if key == b"start" => span.start = r.int_or_nil().map_err(|e| b.at("Start", e))?,
@@ -75,7 +76,7 @@ fn span(b: &mut Builder, r: &mut Reader<'_>) -> Result<()> {
                     forget(b, start, |v| matches!(v, Value::Double(_)));
                 }
                 if !r.nil() {
-                    metrics(b, r).map_err(|e| b.at("Metrics", e))?;
+                    keys.join(metrics(b, r).map_err(|e| b.at("Metrics", e))?);
                 }
             }
             8 if key == b"resource" => span.resource = b.lax_text(r).map_err(|e| b.at("Resource", e))?,
@@ -100,12 +101,13 @@ fn span(b: &mut Builder, r: &mut Reader<'_>) -> Result<()> {
                 if std::mem::replace(&mut seen.meta_struct, true) {
                     forget(b, start, |v| matches!(v, Value::Bytes(_)));
                 }
-                meta_struct(b, r).map_err(|e| b.at("MetaStruct", e))?;
+                keys.join(meta_struct(b, r).map_err(|e| b.at("MetaStruct", e))?);
             }
             _ => r.skip()?,
         }
     }
-    span.attrs = Range32::new(start, b.batch.attrs.len());
+    span.attrs = b.end_attrs(start);
+    span.keys = keys;
     if let Some(pos) = seen.links {
         span.links = links(b, &mut r.at(pos)).map_err(|e| b.at("SpanLinks", e))?;
     }
@@ -131,7 +133,7 @@ fn forget(b: &mut Builder, start: usize, gone: impl Fn(&Value) -> bool) {
 }
 
 #[inline]
-fn meta(b: &mut Builder, r: &mut Reader<'_>, marks: &mut Marks) -> Result<()> {
+fn meta(b: &mut Builder, r: &mut Reader<'_>, marks: &mut Marks) -> Result<KeyBits> {
     let n = r.map(b.limits.elements as usize)?;
     let mut set = b.open(n)?;
     for _ in 0..n {
@@ -140,12 +142,13 @@ fn meta(b: &mut Builder, r: &mut Reader<'_>, marks: &mut Marks) -> Result<()> {
         marks.note(&b.batch.arena, key, value);
         b.add(&mut set, key, hash, || Value::Str(value));
     }
+    let keys = set.keys();
     b.close(set);
-    Ok(())
+    Ok(keys)
 }
 
 #[inline]
-fn metrics(b: &mut Builder, r: &mut Reader<'_>) -> Result<()> {
+fn metrics(b: &mut Builder, r: &mut Reader<'_>) -> Result<KeyBits> {
     let n = r.map(b.limits.elements as usize)?;
     let mut set = b.open(n)?;
     for _ in 0..n {
@@ -153,11 +156,12 @@ fn metrics(b: &mut Builder, r: &mut Reader<'_>) -> Result<()> {
         let value = r.float_or_nil()?;
         b.add(&mut set, key, hash, || Value::Double(value));
     }
+    let keys = set.keys();
     b.close(set);
-    Ok(())
+    Ok(keys)
 }
 
-fn meta_struct(b: &mut Builder, r: &mut Reader<'_>) -> Result<()> {
+fn meta_struct(b: &mut Builder, r: &mut Reader<'_>) -> Result<KeyBits> {
     let n = r.map(b.limits.elements as usize)?;
     let mut set = b.open(n)?;
     for _ in 0..n {
@@ -165,8 +169,9 @@ fn meta_struct(b: &mut Builder, r: &mut Reader<'_>) -> Result<()> {
         let value = b.raw(r.bin()?);
         b.add(&mut set, key, hash, || Value::Bytes(value));
     }
+    let keys = set.keys();
     b.close(set);
-    Ok(())
+    Ok(keys)
 }
 
 fn links(b: &mut Builder, r: &mut Reader<'_>) -> Result<Range32> {

@@ -1,9 +1,9 @@
 //! v0.5: a dictionary of texts, and spans as arrays of twelve over it.
 
 use super::RequestMeta;
-use super::builder::{Builder, Marks, hash};
+use super::builder::{Builder, Marks};
 use crate::msgpack::{Error, Reader, Result, Rule};
-use spanloom_model::{Chunk, Range32, SpanId, Text, TraceId, Value, keys};
+use spanloom_model::{Chunk, SpanId, Text, TraceId, Value, key_hash, keys};
 
 /// A text of the dictionary, with what is asked about it for every tag.
 #[derive(Clone, Copy)]
@@ -30,7 +30,9 @@ pub(super) fn decode(b: &mut Builder, body: &[u8], meta: &RequestMeta<'_>) -> Re
         let pos = r.str_or_nil()?;
         let bytes = r.bytes(pos);
         let marked = bytes == keys::SPAN_KIND.as_bytes() || bytes == keys::TRACE_ID_HIGH.as_bytes();
-        dict.push(Entry { text: b.text(&r, pos), hash: hash(bytes), marked });
+        let text = b.text(&r, pos);
+        // Of the text as it is kept: one that is not UTF-8 has been repaired.
+        dict.push(Entry { text, hash: key_hash(b.batch.arena.bytes(text)), marked });
     }
     let chunks = array(&mut r, max)?;
     b.expect(100, 7);
@@ -94,6 +96,7 @@ fn span(b: &mut Builder, r: &mut Reader<'_>, dict: &[Entry]) -> Result<()> {
         }
         b.add(&mut set, key.text, key.hash, || Value::Str(value.text));
     }
+    let mut seen = set.keys();
     b.close(set);
     let n = map(r, max)?;
     let mut set = b.open(n)?;
@@ -102,8 +105,10 @@ fn span(b: &mut Builder, r: &mut Reader<'_>, dict: &[Entry]) -> Result<()> {
         let value = r.float_or_nil()?;
         b.add(&mut set, key.text, key.hash, || Value::Double(value));
     }
+    seen.join(set.keys());
     b.close(set);
-    span.attrs = Range32::new(start, b.batch.attrs.len());
+    span.attrs = b.end_attrs(start);
+    span.keys = seen;
     span.span_type = entry(r, dict)?.text;
     b.push_span(span, marks)
 }

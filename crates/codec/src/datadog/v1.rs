@@ -2,10 +2,11 @@
 //! while the payload is read, typed attributes.
 
 use super::RequestMeta;
-use super::builder::{Builder, Marks, hash};
+use super::builder::{Builder, Marks};
 use crate::msgpack::{Error, Reader, Result, Rule};
 use spanloom_model::{
-    Attr, Chunk, Event, Link, Range32, Resource, SpanId, SpanKind, Status, Text, TraceId, Value, keys,
+    Attr, Chunk, Event, Link, Range32, Resource, SpanId, SpanKind, Status, Text, TraceId, Value, key_hash,
+    keys,
 };
 use std::collections::HashMap;
 
@@ -324,7 +325,7 @@ impl Decoder<'_, '_> {
         let mut bits = [0u64; 4];
         let mut twice = false;
         for attr in attrs.iter() {
-            let h = hash(arena.bytes(attr.key));
+            let h = key_hash(arena.bytes(attr.key));
             let (word, bit) = (usize::from(h >> 6), 1u64 << (h & 63));
             twice |= bits[word] & bit != 0;
             bits[word] |= bit;

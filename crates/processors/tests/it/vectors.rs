@@ -10,9 +10,9 @@ use spanloom_obfuscator::{
     Config, CreditCardConfig, HttpConfig, JsonConfig, MemcachedConfig, Obfuscator, RedisConfig,
 };
 use spanloom_processors::{
-    Agent, AgentConfig, Counts, IgnoredResources, NormalizerConfig, Replacer, RuleText, SpanObfuscator,
-    TagEntry, TagFilters, fill_chunk_attributes, is_http_status, names, normalize_chunk, normalize_times,
-    top_level,
+    Agent, AgentConfig, Counts, IgnoredResources, NormalizerConfig, Replacer, RuleText, SpanIds,
+    SpanObfuscator, TagEntry, TagFilters, fill_chunk_attributes, is_http_status, names, normalize_chunk,
+    normalize_times, top_level,
 };
 
 fn cases(file: &str) -> Vec<Json> {
@@ -179,8 +179,9 @@ fn traces_are_checked_and_marked_as_the_agent_does() {
             "normalize_trace" => {
                 let mut counts = Counts::default();
                 let config = NormalizerConfig::default();
-                let result =
-                    normalize_chunk(&mut b, &mut chunk, config, 1_700_000_001_000_000_000, &mut counts);
+                let now = 1_700_000_001_000_000_000;
+                let mut ids = SpanIds::default();
+                let result = normalize_chunk(&mut b, &mut chunk, config, now, &mut ids, &mut counts);
                 let mut out = json!({"drop": result.err()});
                 let wanted = c["expected"].as_object().unwrap();
                 if wanted.contains_key("malformed") {
@@ -204,7 +205,9 @@ fn traces_are_checked_and_marked_as_the_agent_does() {
             }
             "get_root" => json!(b.spans[b.chunk_root(&chunk).unwrap()].span_id.0),
             "compute_top_level" => {
-                top_level::compute(&mut b, &chunk);
+                let mut ids = SpanIds::default();
+                ids.read(&b, &chunk);
+                top_level::compute(&mut b, &chunk, &ids);
                 let marked = b.spans.iter().filter(|s| top_level::is_top_level(&b, s.attrs));
                 marked.map(|s| s.span_id.0).collect()
             }

@@ -3,8 +3,8 @@
 #![allow(clippy::unwrap_used)] // helpers of tests
 
 use spanloom_model::{
-    Attr, Batch, Chunk, Event, Link, NO_SCOPE, Protocol, Range32, Resource, Scope, Span, SpanId, SpanKind,
-    Status, Text, TraceId, Value, flags,
+    Attr, Batch, Chunk, Event, KeyBits, Link, NO_SCOPE, Protocol, Range32, Resource, Scope, Span, SpanId,
+    SpanKind, Status, Text, TraceId, Value, flags,
 };
 use std::fmt::Write;
 
@@ -202,6 +202,7 @@ fn span(r: &mut Rng, b: &mut Batch, trace_id: TraceId) -> Span {
         trace_state: text(r, b),
         status_message: text(r, b),
         attrs: attrs(r, b, 8, 0),
+        keys: KeyBits::ANY,
         links: Range32::new(l, b.links.len()),
         events: Range32::new(e, b.events.len()),
         scope: if r.one_in(2) { NO_SCOPE } else { r.below(b.scopes.len() as u64) as u32 },

@@ -172,6 +172,7 @@ pub fn to_datadog(batch: &Batch, options: &OtlpOptions, agent_hostname: &str) ->
         });
     }
     translation.cut = writer.cut();
+    out.note_keys();
     translation.batch = out;
     translation
 }
