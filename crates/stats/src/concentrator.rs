@@ -16,7 +16,7 @@ use hashbrown::HashTable;
 use spanloom_model::stats::{
     ClientGroupedStats, ClientStatsBucket, ClientStatsPayload, StatsPayload, Trilean,
 };
-use spanloom_model::{Batch, Chunk, Fate, Protocol, Resource, Span, SpanId, Text, keys};
+use spanloom_model::{Batch, Chunk, Fate, Protocol, Resource, Span, SpanId, Text, keys, same_bytes};
 use std::borrow::Cow;
 use std::hash::{BuildHasher, Hash, Hasher};
 
@@ -314,7 +314,7 @@ impl Concentrator {
                 batch.arena.bytes(span.name),
                 batch.arena.bytes(resource),
                 batch.arena.bytes(span.span_type),
-                fact.kind.str(batch).as_bytes(),
+                fact.kind.bytes(batch),
                 batch.arena.bytes(fact.service_source),
             ],
             status: fact.status,
@@ -420,11 +420,14 @@ impl Concentrator {
         let mut hash = self.hasher.build_hasher();
         for (place, value) in dims {
             place.hash(&mut hash);
-            let value = batch.str(*value);
-            if self.keys.dim_is_peer(*place) {
-                quantized(self.settings.quantize_peer, value).hash(&mut hash);
+            let bytes = batch.arena.bytes(*value);
+            if !self.keys.dim_is_peer(*place) {
+                hash_value(extra_value(batch.str(*value)).as_bytes(), &mut hash);
+            } else if may_hold_address(bytes) {
+                let quantized = (self.settings.quantize_peer)(batch.str(*value));
+                hash_value(quantized.as_bytes(), &mut hash);
             } else {
-                extra_value(value).hash(&mut hash);
+                hash_value(bytes, &mut hash);
             }
         }
         hash.finish()
@@ -612,13 +615,20 @@ impl Parents {
     }
 }
 
-/// Texts without digit, colon and comma cannot hold an address or a list.
 fn quantized(quantize: fn(&str) -> Cow<'_, str>, value: &str) -> Cow<'_, str> {
-    if value.bytes().any(|b| b.is_ascii_digit() || b == b':' || b == b',') {
-        quantize(value)
-    } else {
-        Cow::Borrowed(value)
-    }
+    if may_hold_address(value.as_bytes()) { quantize(value) } else { Cow::Borrowed(value) }
+}
+
+/// Texts without digit, colon and comma cannot hold an address or a list.
+fn may_hold_address(value: &[u8]) -> bool {
+    // The bytes from `0` to `:` follow each other.
+    value.iter().any(|b| matches!(b, b'0'..=b':' | b','))
+}
+
+/// The value of a dimension, ended so that two do not run into each other.
+fn hash_value(value: &[u8], hash: &mut impl Hasher) {
+    hash.write(value);
+    hash.write_u8(0xff);
 }
 
 fn extra_value(value: &str) -> &str {
@@ -692,7 +702,7 @@ impl KeyRef<'_> {
         {
             return false;
         }
-        (0..6).all(|i| group.text(i) == self.texts[i])
+        (0..6).all(|i| same_bytes(group.text(i), self.texts[i]))
     }
 
     fn to_group(&self, hash: u64, peers: Vec<String>, extra: Vec<String>) -> Group {

@@ -1,37 +1,115 @@
 //! What one pass over a span's attributes finds out for the statistics.
 
 use crate::rules::{grpc_status, kind_counts, peers_of_calls, whole, whole_text};
-use spanloom_model::{Batch, Protocol, Span, SpanKind, Text, Value, keys};
-use std::collections::HashMap;
+use spanloom_model::{Batch, Protocol, Span, SpanKind, Text, Value, key_hash, keys, same_bytes};
 
-/// Keys whose values become dimensions: peer tags first, then extra tags.
-/// Most attributes are told apart by a bitmap of (length, first byte).
-#[derive(Clone, Debug, Default)]
+/// Keys that are looked for in a pass over attributes: those whose values
+/// become dimensions (peer tags first, then extra tags), and those that say
+/// something about the span.
+#[derive(Clone, Debug)]
 pub(crate) struct KeySet {
+    /// Dimensions in their order.
     keys: Vec<Box<str>>,
     peers: usize,
-    places: HashMap<Box<[u8]>, u16, foldhash::fast::FixedState>,
-    map: Vec<u64>,
+    /// By hash of the key, the first of its entries; [`NO_ENTRY`] for most.
+    first: Box<[u16; 256]>,
+    entries: Vec<Entry>,
 }
+
+/// A key that is looked for.
+#[derive(Clone, Debug)]
+struct Entry {
+    key: Box<[u8]>,
+    /// Its place among the dimensions, if it is one.
+    place: Option<u16>,
+    says: Says,
+    /// The next entry with this hash.
+    next: u16,
+}
+
+const NO_ENTRY: u16 = u16::MAX;
+
+/// What the value of a key says.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Says {
+    /// It is only a dimension.
+    Nothing,
+    TopLevel,
+    Measured,
+    Partial,
+    Kind,
+    ServiceSource,
+    GitCommit,
+    BaseService,
+    /// An HTTP status; the lower rank counts.
+    Status(u8),
+    /// A gRPC status; the lower rank counts.
+    Grpc(u8),
+    /// A status of gRPC or of another system.
+    RpcStatus,
+    RpcSystemName,
+    RpcSystem,
+}
+
+const SAYS: [(&str, Says); 17] = [
+    (keys::TOP_LEVEL, Says::TopLevel),
+    (keys::DD_TOP_LEVEL, Says::TopLevel),
+    (keys::MEASURED, Says::Measured),
+    (keys::PARTIAL_VERSION, Says::Partial),
+    (keys::SPAN_KIND, Says::Kind),
+    ("_dd.svc_src", Says::ServiceSource),
+    (keys::GIT_COMMIT_SHA, Says::GitCommit),
+    (keys::HTTP_STATUS_CODE, Says::Status(0)),
+    ("http.response.status_code", Says::Status(2)),
+    ("rpc.grpc.status_code", Says::Grpc(0)),
+    ("grpc.code", Says::Grpc(2)),
+    ("rpc.grpc.status.code", Says::Grpc(4)),
+    ("grpc.status.code", Says::Grpc(6)),
+    ("rpc.response.status_code", Says::RpcStatus),
+    ("rpc.system.name", Says::RpcSystemName),
+    ("rpc.system", Says::RpcSystem),
+    (keys::BASE_SERVICE, Says::BaseService),
+];
 
 impl KeySet {
     pub fn new(peers: &[String], extra: &[String]) -> Self {
-        let mut set =
-            Self { peers: peers.len().min(usize::from(u16::MAX)), map: vec![0; 64], ..Self::default() };
-        for key in peers.iter().take(set.peers).chain(extra).take(usize::from(u16::MAX)) {
-            let Some(first) = key.bytes().next() else { continue };
-            set.map[key.len().min(63)] |= 1 << (first & 63);
-            set.places.entry(key.as_bytes().into()).or_insert(set.keys.len() as u16);
-            set.keys.push(key.as_str().into());
+        let peers = &peers[..peers.len().min(usize::from(u16::MAX) / 2)];
+        let extra = &extra[..extra.len().min(usize::from(u16::MAX) / 4)];
+        let mut set = Self {
+            keys: peers.iter().chain(extra).filter(|k| !k.is_empty()).map(|k| k.as_str().into()).collect(),
+            peers: peers.iter().filter(|k| !k.is_empty()).count(),
+            first: Box::new([NO_ENTRY; 256]),
+            entries: Vec::new(),
+        };
+        for (key, says) in SAYS {
+            set.entry(key.as_bytes()).says = says;
+        }
+        for (place, key) in set.keys.clone().iter().enumerate() {
+            set.entry(key.as_bytes()).place.get_or_insert(place as u16);
         }
         set
     }
 
+    /// The entry of a key, a new one if it has none.
+    fn entry(&mut self, key: &[u8]) -> &mut Entry {
+        let at = self.entries.iter().position(|e| *e.key == *key).unwrap_or_else(|| {
+            let first = &mut self.first[usize::from(key_hash(key))];
+            let next = std::mem::replace(first, self.entries.len() as u16);
+            self.entries.push(Entry { key: key.into(), place: None, says: Says::Nothing, next });
+            self.entries.len() - 1
+        });
+        &mut self.entries[at]
+    }
+
     #[inline]
-    fn find(&self, key: &[u8]) -> Option<u16> {
-        let first = *key.first()?;
-        if self.map.get(key.len().min(63)).is_some_and(|m| m >> (first & 63) & 1 != 0) {
-            return self.places.get(key).copied();
+    fn find(&self, key: &[u8]) -> Option<&Entry> {
+        let mut at = self.first[usize::from(key_hash(key))];
+        // Most attributes end here.
+        while let Some(entry) = self.entries.get(usize::from(at)) {
+            if same_bytes(&entry.key, key) {
+                return Some(entry);
+            }
+            at = entry.next;
         }
         None
     }
@@ -71,10 +149,10 @@ pub(crate) enum Kind {
 }
 
 impl Kind {
-    pub fn str(self, batch: &Batch) -> &str {
+    pub fn bytes(self, batch: &Batch) -> &[u8] {
         match self {
-            Self::Tag(t) => batch.str(t),
-            Self::Name(n) => n,
+            Self::Tag(t) => batch.arena.bytes(t),
+            Self::Name(n) => n.as_bytes(),
         }
     }
 }
@@ -122,34 +200,26 @@ impl Scan<'_> {
         let (mut grpc, mut response) = (Ranked(0, None), Ranked(0, None));
         let (mut system, mut system_name) = (None, None);
         for attr in batch.attrs(span.attrs) {
-            let key = batch.arena.bytes(attr.key);
-            if let Value::Str(value) = attr.value
-                && !value.is_empty()
-                && let Some(place) = self.keys.find(key)
-            {
+            let Some(entry) = self.keys.find(batch.arena.bytes(attr.key)) else { continue };
+            let text = attr.value.as_text();
+            let some_text = text.filter(|t| !t.is_empty());
+            if let (Some(place), Some(value)) = (entry.place, some_text) {
                 dims.push((place, value));
             }
-            if !may_matter(key) {
-                continue;
-            }
-            match (key, attr.value) {
-                (b"_top_level" | b"_dd.top_level", v) => top_level |= v.as_f64() == Some(1.0),
-                (b"_dd.measured", v) => measured |= v.as_f64() == Some(1.0),
-                (b"_dd.partial_version", v) => partial |= v.as_f64().is_some_and(|n| n >= 0.0),
-                (b"span.kind", Value::Str(t)) => kind_tag = kind_tag.or(Some(t)),
-                (b"_dd.svc_src", Value::Str(t)) if service_source.is_empty() => service_source = t,
-                (b"_dd.git.commit.sha", Value::Str(t)) if git.is_empty() => *git = t,
-                (b"http.status_code", v) => offer_status(&mut status, 0, v, batch),
-                (b"http.response.status_code", v) => offer_status(&mut status, 2, v, batch),
-                (b"rpc.grpc.status_code", v) => offer_grpc(&mut grpc, 0, v),
-                (b"grpc.code", v) => offer_grpc(&mut grpc, 2, v),
-                (b"rpc.grpc.status.code", v) => offer_grpc(&mut grpc, 4, v),
-                (b"grpc.status.code", v) => offer_grpc(&mut grpc, 6, v),
-                (b"rpc.response.status_code", v) => offer_grpc(&mut response, 8, v),
-                (b"rpc.system.name", Value::Str(t)) if !t.is_empty() => system_name = system_name.or(Some(t)),
-                (b"rpc.system", Value::Str(t)) if !t.is_empty() => system = system.or(Some(t)),
-                (b"_dd.base_service", Value::Str(t)) if base_service.is_empty() => base_service = t,
-                _ => {}
+            match entry.says {
+                Says::Nothing => {}
+                Says::TopLevel => top_level |= attr.value.as_f64() == Some(1.0),
+                Says::Measured => measured |= attr.value.as_f64() == Some(1.0),
+                Says::Partial => partial |= attr.value.as_f64().is_some_and(|n| n >= 0.0),
+                Says::Kind => kind_tag = kind_tag.or(text),
+                Says::ServiceSource => service_source = first_text(service_source, text),
+                Says::GitCommit => *git = first_text(*git, text),
+                Says::BaseService => base_service = first_text(base_service, text),
+                Says::Status(rank) => offer_status(&mut status, rank, attr.value, batch),
+                Says::Grpc(rank) => offer_grpc(&mut grpc, rank, attr.value),
+                Says::RpcStatus => offer_grpc(&mut response, 8, attr.value),
+                Says::RpcSystemName => system_name = system_name.or(some_text),
+                Says::RpcSystem => system = system.or(some_text),
             }
         }
         let kind = match kind_tag {
@@ -159,7 +229,7 @@ impl Scan<'_> {
             }
             None => Kind::Name(span.kind.name()),
         };
-        let kind_text = kind.str(batch);
+        let kind_text = kind.bytes(batch);
         if partial || !(top_level || measured || self.by_kind && kind_counts(kind_text)) {
             dims.truncate(first_dim);
             return None;
@@ -190,7 +260,7 @@ impl Scan<'_> {
 
     /// Leaves the dimensions that the kind allows, in order of the keys, each
     /// key once.
-    fn choose_dims(&self, kind: &str, base_service: Text, first: usize, dims: &mut Vec<Dim>) {
+    fn choose_dims(&self, kind: &[u8], base_service: Text, first: usize, dims: &mut Vec<Dim>) {
         if dims.len() == first {
             return;
         }
@@ -198,7 +268,7 @@ impl Scan<'_> {
         let base = !all
             && !base_service.is_empty()
             && self.keys.has_peers()
-            && (kind.is_empty() || kind.eq_ignore_ascii_case("internal"));
+            && (kind.is_empty() || kind.eq_ignore_ascii_case(b"internal"));
         let mut kept = first;
         for i in first..dims.len() {
             let dim = dims[i];
@@ -236,23 +306,9 @@ fn offer_grpc(grpc: &mut Ranked<Value>, rank: u8, value: Value) {
     }
 }
 
-/// Whether a key has the length and the first letter of one looked for here;
-/// spares most attributes a dozen comparisons.
-#[inline]
-fn may_matter(key: &[u8]) -> bool {
-    const LENGTHS: u32 = 1 << 9
-        | 1 << 10
-        | 1 << 11
-        | 1 << 12
-        | 1 << 13
-        | 1 << 15
-        | 1 << 16
-        | 1 << 18
-        | 1 << 19
-        | 1 << 20
-        | 1 << 24
-        | 1 << 25;
-    key.len() < 32 && LENGTHS >> key.len() & 1 != 0 && matches!(key[0], b'_' | b'g' | b'h' | b'r' | b's')
+/// The first text that is not empty.
+fn first_text(known: Text, next: Option<Text>) -> Text {
+    if known.is_empty() { next.unwrap_or_default() } else { known }
 }
 
 /// Place that stands for `_dd.base_service` looked at alone, which counts even

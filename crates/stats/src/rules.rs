@@ -181,15 +181,16 @@ pub fn is_synthetics(origin: &str) -> bool {
 
 /// Whether a span kind makes a span count (server, client, producer,
 /// consumer; any case).
-pub fn kind_counts(kind: &str) -> bool {
+pub fn kind_counts(kind: &[u8]) -> bool {
     matches!(kind.len(), 6 | 8)
-        && ["server", "client", "producer", "consumer"].iter().any(|k| kind.eq_ignore_ascii_case(k))
+        && [&b"server"[..], b"client", b"producer", b"consumer"].iter().any(|k| kind.eq_ignore_ascii_case(k))
 }
 
 /// Whether spans of this kind are told apart by all peer tags (client,
 /// producer, consumer; any case).
-pub(crate) fn peers_of_calls(kind: &str) -> bool {
-    ["client", "producer", "consumer"].iter().any(|k| kind.eq_ignore_ascii_case(k))
+pub(crate) fn peers_of_calls(kind: &[u8]) -> bool {
+    matches!(kind.len(), 6 | 8)
+        && [&b"client"[..], b"producer", b"consumer"].iter().any(|k| kind.eq_ignore_ascii_case(k))
 }
 
 /// Time rounded down to a multiple of `width`; both in nanoseconds.

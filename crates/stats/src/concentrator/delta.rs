@@ -18,7 +18,10 @@
 //! passed over: their bucket has been flushed with them, or replaced by a
 //! snapshot that has them. An `era` names a bucket; no two ever have the same.
 
-use super::{BASE_SERVICE, Bucket, Concentrator, Group, KeyRef, One, Source, SourceRef, bucket_find, intern};
+use super::{
+    BASE_SERVICE, Bucket, Concentrator, Group, KeyRef, One, Source, SourceRef, bucket_find, hash_value,
+    intern,
+};
 use crate::rules::peers_of_calls;
 use crate::sketch::{Sketch, put_varint};
 use foldhash::fast::FixedState;
@@ -353,7 +356,7 @@ impl Concentrator {
         let mut hash = self.hasher.build_hasher();
         let mut add = |(place, value): (u16, &str)| {
             place.hash(&mut hash);
-            value.hash(&mut hash);
+            hash_value(value.as_bytes(), &mut hash);
         };
         // Counting hashes them in the order of their keys; they are kept in
         // that of their texts.
@@ -365,7 +368,7 @@ impl Concentrator {
         };
         // Where not all peers count, the one that does is the base service,
         // which comes last.
-        if std::str::from_utf8(kind).is_ok_and(peers_of_calls) {
+        if peers_of_calls(kind) {
             by_key(&mut peers.iter().chain(extra)).iter().for_each(|(place, v)| add((*place, v)));
         } else {
             by_key(&mut extra.iter()).iter().for_each(|(place, v)| add((*place, v)));
