@@ -5,14 +5,16 @@
 //! one look-up; nothing is copied or allocated.
 
 mod delta;
+mod source;
 
 pub use delta::{Delta, Malformed, Replay};
 
 use crate::facts::{BASE_SERVICE, Dim, Facts, KeySet, Scan};
-use crate::rules::{align, is_synthetics, process_tags_hash, round_at_random, weight};
+use crate::rules::{align, is_synthetics, round_at_random, weight};
 use crate::sketch::{Sketch, truncate_duration};
 use foldhash::fast::FixedState;
 use hashbrown::HashTable;
+use source::{Source, SourceMemo, SourceRef, intern};
 use spanloom_model::stats::{
     ClientGroupedStats, ClientStatsBucket, ClientStatsPayload, StatsPayload, Trilean,
 };
@@ -91,34 +93,6 @@ pub struct Counters {
 const KEPT_BACK: i64 = 2;
 /// Most buckets open at once; only clocks in the future can need more than a few.
 const MAX_BUCKETS: usize = 256;
-/// Sources (environment, host, container …) held at once.
-const MAX_SOURCES: usize = 10_000;
-
-/// What distinguishes one payload of the output from another.
-#[derive(Clone, PartialEq, Eq, Debug, Default)]
-struct Source {
-    hash: u64,
-    texts: [Box<str>; 8],
-    process_hash: u64,
-    container_tags: Box<str>,
-    process_tags: Box<str>,
-}
-
-/// Borrowed form of a source's texts: env, hostname, version, container,
-/// git commit, image tag, language, base service.
-struct SourceRef<'a> {
-    texts: [&'a str; 8],
-    container_tags: &'a str,
-    process_tags: &'a str,
-}
-
-/// What the source of a chunk depends on within one batch.
-#[derive(Clone, Copy, PartialEq, Eq)]
-struct SourceMemo {
-    resource: u32,
-    git: Text,
-    base_service: Text,
-}
 
 /// Borrowed form of a group's key: service, name, resource, type, kind,
 /// service source.
@@ -569,32 +543,6 @@ impl Concentrator {
     }
 }
 
-/// Number of a source; that of the first one if there are too many.
-fn intern(
-    sources: &mut Vec<Source>,
-    table: &mut HashTable<u32>,
-    hasher: &FixedState,
-    key: &SourceRef<'_>,
-) -> u32 {
-    let hash = key.hash(hasher);
-    if let Some(at) = table.find(hash, |i| key.is(&sources[*i as usize])) {
-        return *at;
-    }
-    if sources.len() >= MAX_SOURCES {
-        return 0;
-    }
-    let at = sources.len() as u32;
-    sources.push(Source {
-        hash,
-        texts: key.texts.map(Into::into),
-        process_hash: process_tags_hash(key.process_tags),
-        container_tags: key.container_tags.into(),
-        process_tags: key.process_tags.into(),
-    });
-    table.insert_unique(hash, at, |i| sources[*i as usize].hash);
-    at
-}
-
 /// Services by span id, to tell which spans of a chunk enter a service. Only
 /// for formats whose spans carry no marks.
 struct Parents(Vec<(SpanId, Text)>);
@@ -637,44 +585,6 @@ fn extra_value(value: &str) -> &str {
 
 fn bucket_find(bucket: &Bucket, hash: u64, key: &KeyRef<'_>) -> Option<usize> {
     bucket.table.find(hash, |i| key.is(&bucket.groups[*i as usize], hash)).map(|i| *i as usize)
-}
-
-impl SourceRef<'_> {
-    fn hash(&self, hasher: &FixedState) -> u64 {
-        let mut h = hasher.build_hasher();
-        for text in self.texts {
-            text.hash(&mut h);
-        }
-        self.process_tags.hash(&mut h);
-        h.finish()
-    }
-
-    fn is(&self, source: &Source) -> bool {
-        self.texts.iter().zip(&source.texts).all(|(a, b)| **a == **b)
-            && *self.process_tags == *source.process_tags
-    }
-}
-
-impl Source {
-    fn to_payload(&self) -> ClientStatsPayload {
-        let [env, hostname, version, container_id, git_commit_sha, image_tag, lang, service] =
-            self.texts.clone().map(String::from);
-        let tags = self.container_tags.split(',').filter(|t| !t.is_empty()).map(str::to_owned).collect();
-        ClientStatsPayload {
-            hostname,
-            env,
-            version,
-            lang,
-            service,
-            container_id,
-            tags,
-            git_commit_sha,
-            image_tag,
-            process_tags_hash: self.process_hash,
-            process_tags: self.process_tags.clone().into(),
-            ..ClientStatsPayload::default()
-        }
-    }
 }
 
 impl KeyRef<'_> {

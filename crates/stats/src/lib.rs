@@ -8,6 +8,7 @@
 //! |---|---|
 //! | `concentrator.rs` | [`Concentrator`]: counts spans into buckets of ten seconds |
 //! | `concentrator/delta.rs` | [`Delta`], [`Replay`]: what counting changes, as records of a log, and back |
+//! | `concentrator/source.rs` | who sent what is counted |
 //! | `facts.rs` | one pass over a span's attributes |
 //! | `client.rs` | [`ClientAggregator`]: merges what tracers counted |
 //! | `payload.rs` | [`split`], [`encode`]: cutting and writing payloads for the intake |
