@@ -5,7 +5,7 @@ use spanloom_codec::Limits;
 use spanloom_model::{Attr, Batch, Event, Link, Range32, Span, Text, Value};
 
 /// Panics unless all ranges lie in their tables, every span lies in exactly
-/// one chunk, every text is UTF-8, and memory is in proportion to the body.
+/// one chunk and knows its keys, every text is UTF-8, and memory is in proportion to the body.
 pub fn check(b: &Batch) {
     let mut next = 0;
     for c in &b.chunks {
@@ -29,6 +29,8 @@ pub fn check(b: &Batch) {
             text(b, t);
         }
         attrs(b, s.attrs, 0);
+        let known = |a: &Attr| s.keys.may_have(b.arena.bytes(a.key));
+        assert!(b.attrs(s.attrs).iter().all(known), "a span's bits know all its keys");
         assert!(s.links.start <= s.links.end && s.links.end as usize <= b.links.len());
         assert!(s.events.start <= s.events.end && s.events.end as usize <= b.events.len());
         for l in b.span_links(s) {
