@@ -8,7 +8,7 @@ use spanloom_codec::datadog::agent_payload::encode_tracer_payload;
 use spanloom_codec::datadog::{Encoding, RequestMeta, decode_traces};
 use spanloom_model::{Intake, Protocol};
 use std::path::Path;
-use zstd::stream::raw::{Encoder, InBuffer, Operation, OutBuffer};
+use zstd::stream::raw::{CParameter, Encoder, InBuffer, Operation, OutBuffer};
 
 // The program's allocator.
 #[global_allocator]
@@ -37,6 +37,7 @@ fn main() {
         let items: Vec<Vec<u8>> = items.chunks(per).map(<[Vec<u8>]>::concat).collect();
         let mut bulk = zstd::bulk::Compressor::new(1).unwrap();
         let mut encoder = Encoder::new(1).unwrap();
+        encoder.set_parameter(CParameter::WindowLog(22)).unwrap();
         let mut out = Vec::new();
         let mut total = 0;
         Group::new(
