@@ -226,34 +226,102 @@ impl From<Malformed> for DecodeError {
 /// Appends protobuf fields. Nested messages are written in place; their length
 /// is put in front when they are closed.
 pub struct Writer<'a> {
+    /// What is written, and after it room for more, which is given back at the
+    /// end: so a field is one check of bounds instead of one for each part.
     out: &'a mut Vec<u8>,
+    /// End of what is written.
+    at: usize,
 }
 
 /// An open nested message; see [`Writer::open`].
 #[must_use]
-pub struct Open(usize);
+pub struct Open {
+    /// Where its length stands.
+    at: usize,
+    /// Bytes that are there for it.
+    reserved: usize,
+}
+
+/// Most bytes of the key and the length of a field.
+const FIELD_HEAD: usize = 15;
+/// So many bytes are copied at least: cheaper than exactly as many as a short
+/// text has. The next field overwrites what is too much.
+const WIDE: usize = 32;
+/// Room that is made at once, at most.
+const ROOM: usize = 4096;
+
+/// A text and what happens to follow it in memory.
+#[derive(Clone, Copy)]
+pub struct Wide<'a> {
+    from: &'a [u8],
+    len: usize,
+}
+
+impl<'a> Wide<'a> {
+    /// The first `len` bytes of `from`.
+    #[inline]
+    pub fn new(from: &'a [u8], len: usize) -> Self {
+        Self { from, len: len.min(from.len()) }
+    }
+
+    /// To the beginning of `to`, which has [`WIDE`] bytes more than needed.
+    #[inline]
+    fn copy(self, to: &mut [u8]) {
+        match (self.from.first_chunk::<WIDE>(), to.first_chunk_mut::<WIDE>()) {
+            (Some(from), Some(to)) if self.len <= WIDE => *to = *from,
+            _ => to[..self.len].copy_from_slice(&self.from[..self.len]),
+        }
+    }
+
+    /// Bytes of a field that holds the text and is left out if there is none.
+    #[inline]
+    fn field_len(self) -> usize {
+        if self.len == 0 { 0 } else { 1 + varint_len(self.len as u64) + self.len }
+    }
+}
+
+/// Bytes of a varint.
+#[inline]
+const fn varint_len(value: u64) -> usize {
+    (70 - (value | 1).leading_zeros() as usize) / 7
+}
+
+/// Writes a varint; how many bytes it has.
+#[inline]
+fn put_varint(to: &mut [u8], mut value: u64) -> usize {
+    let mut n = 0;
+    while value >= 0x80 {
+        to[n] = value as u8 | 0x80;
+        n += 1;
+        value >>= 7;
+    }
+    to[n] = value as u8;
+    n + 1
+}
 
 impl<'a> Writer<'a> {
     /// Appends to `out`.
     pub fn new(out: &'a mut Vec<u8>) -> Self {
-        Self { out }
+        let at = out.len();
+        Self { out, at }
     }
 
+    /// Room for `n` bytes after what is written.
     #[inline]
-    fn key(&mut self, number: u32, wire: u32) {
-        self.raw_varint(u64::from(number << 3 | wire));
-    }
-
-    #[inline]
-    fn raw_varint(&mut self, mut value: u64) {
-        while value >= 0x80 {
-            self.out.push(value as u8 | 0x80);
-            value >>= 7;
+    fn room(&mut self, n: usize) -> &mut [u8] {
+        if self.out.len() - self.at < n {
+            self.make_room(n);
         }
-        self.out.push(value as u8);
+        &mut self.out[self.at..self.at + n]
+    }
+
+    #[cold]
+    fn make_room(&mut self, n: usize) {
+        self.out.resize(self.at + n + self.at.min(ROOM), 0);
     }
 
     /// An integer, enum or boolean; nothing for 0 (proto3).
+    #[inline]
     pub fn varint(&mut self, number: u32, value: u64) {
         if value != 0 {
             self.varint_always(number, value);
@@ -261,12 +329,15 @@ impl<'a> Writer<'a> {
     }
 
     /// As [`Writer::varint`], also for 0 (members of a `oneof`).
+    #[inline]
     pub fn varint_always(&mut self, number: u32, value: u64) {
-        self.key(number, 0);
-        self.raw_varint(value);
+        let room = self.room(FIELD_HEAD);
+        let n = put_varint(room, u64::from(number << 3));
+        self.at += n + put_varint(&mut room[n..], value);
     }
 
     /// A 64-bit number; nothing for 0.
+    #[inline]
     pub fn fixed64(&mut self, number: u32, value: u64) {
         if value != 0 {
             self.fixed64_always(number, value);
@@ -274,67 +345,134 @@ impl<'a> Writer<'a> {
     }
 
     /// As [`Writer::fixed64`], also for 0.
+    #[inline]
     pub fn fixed64_always(&mut self, number: u32, value: u64) {
-        self.key(number, 1);
-        self.out.extend_from_slice(&value.to_le_bytes());
+        let room = self.room(FIELD_HEAD);
+        let n = put_varint(room, u64::from(number << 3 | 1));
+        room[n..n + 8].copy_from_slice(&value.to_le_bytes());
+        self.at += n + 8;
     }
 
     /// A 32-bit number; nothing for 0.
     pub fn fixed32(&mut self, number: u32, value: u32) {
         if value != 0 {
-            self.key(number, 5);
-            self.out.extend_from_slice(&value.to_le_bytes());
+            let room = self.room(FIELD_HEAD);
+            let n = put_varint(room, u64::from(number << 3 | 5));
+            room[n..n + 4].copy_from_slice(&value.to_le_bytes());
+            self.at += n + 4;
         }
     }
 
     /// Text or bytes; nothing when empty.
+    #[inline]
     pub fn bytes(&mut self, number: u32, bytes: &[u8]) {
-        if !bytes.is_empty() {
-            self.bytes_always(number, bytes);
-        }
+        self.text(number, Wide::new(bytes, bytes.len()));
     }
 
     /// As [`Writer::bytes`], also when empty.
+    #[inline]
     pub fn bytes_always(&mut self, number: u32, bytes: &[u8]) {
-        self.key(number, 2);
-        self.raw_varint(bytes.len() as u64);
-        self.out.extend_from_slice(bytes);
+        self.text_always(number, Wide::new(bytes, bytes.len()));
+    }
+
+    /// As [`Writer::bytes`], faster.
+    #[inline]
+    pub fn text(&mut self, number: u32, text: Wide<'_>) {
+        if text.len > 0 {
+            self.text_always(number, text);
+        }
+    }
+
+    #[inline]
+    fn text_always(&mut self, number: u32, text: Wide<'_>) {
+        let room = self.room(FIELD_HEAD + text.len + WIDE);
+        let mut n = put_varint(room, u64::from(number << 3 | 2));
+        n += put_varint(&mut room[n..], text.len as u64);
+        text.copy(&mut room[n..]);
+        self.at += n + text.len;
+    }
+
+    /// An entry of a map: a message with `key` as field 1 and `value` as field 2.
+    #[inline]
+    pub fn entry(&mut self, number: u32, key: Wide<'_>, value: Wide<'_>) {
+        let len = key.len + value.len + 4;
+        if len >= 0x80 || number >= 16 || key.len == 0 || value.len == 0 {
+            return self.any_entry(number, key, value);
+        }
+        let room = self.room(len + 2 + WIDE);
+        room[..4].copy_from_slice(&[(number << 3 | 2) as u8, len as u8, 1 << 3 | 2, key.len as u8]);
+        let rest = &mut room[4..];
+        key.copy(rest);
+        let rest = &mut rest[key.len..];
+        rest[..2].copy_from_slice(&[2 << 3 | 2, value.len as u8]);
+        value.copy(&mut rest[2..]);
+        self.at += len + 2;
+    }
+
+    fn any_entry(&mut self, number: u32, key: Wide<'_>, value: Wide<'_>) {
+        self.head(number, key.field_len() + value.field_len());
+        self.text(1, key);
+        self.text(2, value);
+    }
+
+    /// An entry of a map from text to doubles: `bits` as field 2, left out if 0.
+    #[inline]
+    pub fn entry_fixed64(&mut self, number: u32, key: Wide<'_>, bits: u64) {
+        self.head(number, key.field_len() + if bits == 0 { 0 } else { 9 });
+        self.text(1, key);
+        self.fixed64(2, bits);
+    }
+
+    /// Key and length of a field that is written next.
+    #[inline]
+    fn head(&mut self, number: u32, len: usize) {
+        let room = self.room(FIELD_HEAD);
+        let n = put_varint(room, u64::from(number << 3 | 2));
+        self.at += n + put_varint(&mut room[n..], len as u64);
     }
 
     /// Fields that are encoded already.
     pub fn raw(&mut self, fields: &[u8]) {
-        self.out.extend_from_slice(fields);
+        self.room(fields.len()).copy_from_slice(fields);
+        self.at += fields.len();
     }
 
-    /// Opens a nested message.
+    /// Opens a nested message, which is taken to be short.
+    #[inline]
     pub fn open(&mut self, number: u32) -> Open {
-        self.key(number, 2);
-        self.out.push(0);
-        Open(self.out.len())
+        self.open_about(number, 0)
+    }
+
+    /// Opens a nested message of about so many bytes. It is moved if the guess
+    /// is so wrong that its length takes another number of bytes.
+    #[inline]
+    pub fn open_about(&mut self, number: u32, len: usize) -> Open {
+        let room = self.room(FIELD_HEAD);
+        let n = put_varint(room, u64::from(number << 3 | 2));
+        let at = self.at + n;
+        let reserved = varint_len(len as u64);
+        self.at = at + reserved;
+        Open { at, reserved }
     }
 
     /// Closes a nested message: writes its length.
+    #[inline]
     pub fn close(&mut self, open: Open) {
-        let Open(start) = open;
-        let len = self.out.len() - start;
-        if len < 0x80 {
-            self.out[start - 1] = len as u8;
-            return;
+        let start = open.at + open.reserved;
+        let len = self.at - start;
+        let needed = varint_len(len as u64);
+        if needed != open.reserved {
+            self.room(FIELD_HEAD);
+            self.out.copy_within(start..self.at, open.at + needed);
+            self.at = open.at + needed + len;
         }
-        let mut header = [0u8; 10];
-        let mut n = 0;
-        let mut value = len;
-        while value >= 0x80 {
-            header[n] = value as u8 | 0x80;
-            n += 1;
-            value >>= 7;
-        }
-        header[n] = value as u8;
-        n += 1;
-        // One byte was reserved; make room for the rest.
-        self.out.resize(self.out.len() + n - 1, 0);
-        self.out.copy_within(start..start + len, start + n - 1);
-        self.out[start - 1..start - 1 + n].copy_from_slice(&header[..n]);
+        put_varint(&mut self.out[open.at..], len as u64);
+    }
+}
+
+impl Drop for Writer<'_> {
+    fn drop(&mut self) {
+        self.out.truncate(self.at);
     }
 }
 
@@ -365,6 +503,7 @@ mod tests {
             w.fixed64(6, 9);
             w.close(outer);
             w.fixed32(7, 3);
+            drop(w);
             let got = fields(&out).unwrap();
             assert_eq!(got[0], (1, Field::Varint(u64::MAX)));
             let (3, Field::Len(at)) = got[1] else { panic!("{got:?}") };
@@ -374,6 +513,42 @@ mod tests {
             assert_eq!(nested.next_field().unwrap(), Some((6, Field::Fixed64(9))));
             let Some((5, Field::Len(at))) = nested.nested(at).next_field().unwrap() else { panic!() };
             assert_eq!(nested.bytes(at), vec![7; len]);
+        }
+    }
+
+    #[test]
+    fn a_wrong_guess_of_a_length_and_a_fast_entry_change_no_byte() {
+        let text = [b'x'; 400];
+        for len in [0usize, 1, 31, 32, 33, 60, 61, 126, 127, 128, 300] {
+            for about in [0usize, 200, 20_000] {
+                let (mut fast, mut plain) = (vec![9; 3], vec![9; 3]);
+                let mut w = Writer::new(&mut fast);
+                let open = w.open_about(3, about);
+                w.entry(4, Wide::new(&text, len), Wide::new(&text, 60));
+                w.entry(4, Wide::new(&text, 60), Wide::new(&text, len));
+                w.entry(20, Wide::new(&text[..60], 60), Wide::new(&text, len));
+                w.entry_fixed64(5, Wide::new(&text, len), 7);
+                w.entry_fixed64(5, Wide::new(&text, len), 0);
+                w.close(open);
+                drop(w);
+                let mut w = Writer::new(&mut plain);
+                let open = w.open(3);
+                for (number, key, value) in [(4, len, 60), (4, 60, len), (20, 60, len)] {
+                    let entry = w.open(number);
+                    w.bytes(1, &text[..key]);
+                    w.bytes(2, &text[..value]);
+                    w.close(entry);
+                }
+                for bits in [7, 0] {
+                    let entry = w.open(5);
+                    w.bytes(1, &text[..len]);
+                    w.fixed64(2, bits);
+                    w.close(entry);
+                }
+                w.close(open);
+                drop(w);
+                assert_eq!(fast, plain, "{len} {about}");
+            }
         }
     }
 

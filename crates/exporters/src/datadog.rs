@@ -6,6 +6,7 @@ use crate::outlet::{DestinationStats, Format, Outlet, OutletConfig};
 use crate::sender::Endpoint;
 use crate::spool::{Pending, Request, SpoolError};
 use crate::transport::Transport;
+use bytes::Bytes;
 use spanloom_codec::datadog::agent_payload::{AgentInfo, encode_agent_payload, encode_tracer_payload};
 use spanloom_journal::SyncPolicy;
 use spanloom_model::{AckFn, Batch};
@@ -194,12 +195,22 @@ impl Format for AgentPayloads {
             Some(zstd) => zstd,
             None => zstd.insert(zstd::bulk::Compressor::new(1)?),
         };
+        self.stream_request(zstd.compress(body)?.into(), pending.items)
+    }
+
+    fn stream_head(&self) -> Option<Vec<u8>> {
+        let mut head = Vec::new();
+        encode_agent_payload(&self.agent, &mut head);
+        Some(head)
+    }
+
+    fn stream_request(&self, body: Bytes, items: u64) -> std::io::Result<Request> {
         Ok(Request {
             urgent: false,
             path: TRACES.into(),
             headers: self.headers("application/x-protobuf", "zstd"),
-            items: pending.items,
-            body: zstd.compress(body)?.into(),
+            items,
+            body,
         })
     }
 

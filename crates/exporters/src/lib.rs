@@ -4,6 +4,8 @@
 //! |---|---|
 //! | `outlet.rs` | [`Outlet`]: queues, writer and senders, for any [`Format`] |
 //! | `spool.rs` | [`Spool`]: a bounded queue on disk for one destination |
+//! | `spool/parts.rs` | in it, payloads that are compressed while they grow |
+//! | `strand.rs` | where these are compressed, once for all destinations |
 //! | `stats_log.rs` | [`StatsLog`]: what is counted and not queued yet, on disk |
 //! | `sender.rs` | [`Sender`]: sends, retries, backs off |
 //! | `transport.rs` | [`Transport`]: the HTTP client, passed in |
@@ -23,6 +25,7 @@ mod routing;
 mod sender;
 mod spool;
 mod stats_log;
+mod strand;
 mod transport;
 
 pub use datadog::{DatadogConfig, DatadogExporter};

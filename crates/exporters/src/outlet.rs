@@ -4,13 +4,15 @@
 
 use crate::ack::{AllOf, refusal};
 use crate::sender::{Endpoint, Sender};
-use crate::spool::{ITEM_HEAD, Pending, Request, Spool, SpoolConfig, SpoolError, SpoolStats};
+use crate::spool::{Ended, ITEM_HEAD, Pending, Request, Spool, SpoolConfig, SpoolError, SpoolStats};
+use crate::strand::Strands;
 use crate::transport::Transport;
 use bytes::Bytes;
 use spanloom_journal::SyncPolicy;
 use spanloom_model::{AckFn, Batch, Range32};
 use spanloom_pipeline::Exporter;
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -34,6 +36,17 @@ pub trait Format: Send + Sync + 'static {
     /// holds more than spans.
     fn splits(&self) -> bool {
         true
+    }
+
+    /// If a payload is a head and items one after another, and is sent as
+    /// zstd: the head. Large items are then compressed as they come.
+    fn stream_head(&self) -> Option<Vec<u8>> {
+        None
+    }
+
+    /// The request of a payload that was compressed as it came.
+    fn stream_request(&self, _body: Bytes, _items: u64) -> std::io::Result<Request> {
+        Err(std::io::ErrorKind::Unsupported.into())
     }
 
     /// Packs waiting items into a request.
@@ -80,7 +93,10 @@ pub struct DestinationStats {
 pub struct Outlet {
     format: Arc<dyn Format>,
     senders: Vec<Arc<Sender>>,
-    stop_writer: SyncSender<()>,
+    strands: Option<Strands>,
+    /// There is something to pack, or the writer is to stop.
+    wake_writer: SyncSender<()>,
+    stopping: AtomicBool,
     stop_senders: watch::Sender<bool>,
     tasks: Mutex<Vec<tokio::task::JoinHandle<()>>>,
     writer: Mutex<Option<std::thread::JoinHandle<()>>>,
@@ -113,7 +129,7 @@ impl Outlet {
                 seed,
             )));
         }
-        let (stop_writer, stopped) = sync_channel(1);
+        let (wake_writer, woken) = sync_channel(1);
         let stop_senders = watch::Sender::new(false);
         let workers = (config.connections / senders.len().max(1)).max(1);
         let tasks = senders
@@ -122,10 +138,16 @@ impl Outlet {
             .map(|s| tokio::spawn(s.run(stop_senders.subscribe())))
             .collect();
         let name = format!("{}-writer", format.name());
+        let strands = format.stream_head().map(|head| {
+            let spools = senders.iter().map(|s| Arc::clone(s.spool())).collect();
+            Strands::new(spools, head, std::thread::available_parallelism().map_or(2, usize::from))
+        });
         let outlet = Arc::new(Self {
             format,
             senders,
-            stop_writer,
+            strands,
+            wake_writer,
+            stopping: AtomicBool::new(false),
             stop_senders,
             tasks: Mutex::new(tasks),
             writer: Mutex::default(),
@@ -134,7 +156,7 @@ impl Outlet {
             .name(name)
             .spawn({
                 let outlet = Arc::clone(&outlet);
-                move || outlet.write(config.flush_period, &stopped)
+                move || outlet.write(config.flush_period, &woken)
             })
             .map_err(|e| SpoolError::Io(format!("cannot start a thread: {e}")))?;
         *outlet.writer.lock().unwrap_or_else(PoisonError::into_inner) = Some(writer);
@@ -182,7 +204,8 @@ impl Outlet {
     /// Packs what waits, then sends for up to `grace`; what is left waits on
     /// disk for the next start.
     pub async fn stop(&self, grace: Duration) {
-        let _ = self.stop_writer.try_send(());
+        self.stopping.store(true, SeqCst);
+        let _ = self.wake_writer.try_send(());
         let writer = self.writer.lock().unwrap_or_else(PoisonError::into_inner).take();
         if let Some(writer) = writer {
             drop(tokio::task::spawn_blocking(move || writer.join()).await);
@@ -206,20 +229,46 @@ impl Outlet {
         }
     }
 
-    fn write(&self, flush_period: Duration, stopped: &Receiver<()>) {
-        let mut last_flush = Instant::now();
+    fn write(&self, flush_period: Duration, woken: &Receiver<()>) {
+        let [mut last_flush, mut last_end, mut last_tick] = [Instant::now(); 3];
         loop {
-            let stop = !matches!(stopped.recv_timeout(TICK), Err(RecvTimeoutError::Timeout));
-            self.format.tick();
-            if stop {
-                self.flush(true);
-                return;
+            let woken = !matches!(woken.recv_timeout(TICK), Err(RecvTimeoutError::Timeout));
+            let stop = self.stopping.load(SeqCst);
+            if !woken || stop || last_tick.elapsed() >= TICK {
+                last_tick = Instant::now();
+                self.format.tick();
             }
-            let due = last_flush.elapsed() >= flush_period;
+            if let Some(strands) = &self.strands
+                && (stop || last_end.elapsed() >= flush_period)
+            {
+                last_end = Instant::now();
+                strands.end_all();
+            }
+            self.pack_strands();
+            let due = stop || last_flush.elapsed() >= flush_period;
             let full = self.senders.iter().any(|s| s.spool().pending_bytes() >= MAX_PAYLOAD as u64);
             if due || full {
                 self.flush(due);
                 last_flush = Instant::now();
+            }
+            if stop {
+                return;
+            }
+        }
+    }
+
+    /// Packs what was compressed as it came, and has ended.
+    fn pack_strands(&self) {
+        for sender in &self.senders {
+            let spool = sender.spool();
+            while let Some(Ended { strand, items, body }) = spool.ended() {
+                let packed =
+                    self.format.stream_request(body, items).map_err(|e| SpoolError::Io(e.to_string()));
+                if let Err(e) = packed.and_then(|request| spool.pack_strand(strand, &request)) {
+                    tracing::error!(destination = sender.url(), "traces wait unpacked: {e}");
+                    break;
+                }
+                sender.wake.notify_one();
             }
         }
     }
@@ -265,6 +314,12 @@ impl Outlet {
 
 impl Exporter for Outlet {
     fn export(&self, batch: Arc<Batch>, done: AckFn) {
+        if let Some(strands) = &self.strands {
+            if strands.export(|out| self.format.encode(&batch, out), done) {
+                let _ = self.wake_writer.try_send(());
+            }
+            return;
+        }
         let mut items = Vec::new();
         self.items(&batch, &mut items);
         drop(batch);

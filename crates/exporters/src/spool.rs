@@ -1,21 +1,25 @@
 //! A bounded queue on disk for one destination.
 //!
 //! Two logs. `pending` holds what has been acknowledged to clients and waits
-//! to be packed into a request; `ready` holds requests, compressed once, until
-//! the destination has taken them. Whatever moment the process is killed at,
+//! to be packed into a request: items as they are, or parts of strands, which
+//! are compressed already (`parts.rs`). `ready` holds requests until the
+//! destination has taken them. Whatever moment the process is killed at,
 //! every acknowledged item is in one of the two and in no more than one:
-//! a request says up to which pending item it holds, and a restart forgets
-//! those.
+//! a request says up to which pending item it holds, or which strand, and a
+//! restart forgets those.
 //!
 //! Memory: an item that waits is kept in memory while those before it are few
 //! ([`KEPT_BYTES`]); the others are read back when their turn comes.
 
 use bytes::Bytes;
-use spanloom_journal::{Config as JournalConfig, DoneFn, FrameRef, Journal, JournalError, SyncPolicy};
+use spanloom_journal::{Config as JournalConfig, DoneFn, Fault, FrameRef, Journal, JournalError, SyncPolicy};
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, mpsc};
+
+mod parts;
+pub(crate) use parts::{Ended, NotTaken, PART_HEAD, PartHead};
 
 /// Kinds of frames.
 const PENDING: u8 = 1;
@@ -132,6 +136,9 @@ pub enum SpoolError {
     /// A file in the way.
     #[error("{0}")]
     Io(String),
+    /// It continues a payload of which a part before it was not written.
+    #[error("the queue on disk has lost what came before in the same payload")]
+    Gap,
 }
 
 struct Waiting {
@@ -155,12 +162,18 @@ impl Item {
     }
 }
 
+/// By their numbers, which grow.
+type Strands = BTreeMap<u64, parts::Strand>;
+
 #[derive(Default)]
 struct State {
     pending: BTreeMap<u64, Item>,
     pending_bytes: u64,
-    /// Those of them in memory.
+    strands: Strands,
+    /// Bytes of items and parts in memory.
     kept_bytes: u64,
+    /// Sequence number of the newest item or part.
+    newest_pending: u64,
     requests: BTreeMap<u64, Waiting>,
     bytes: u64,
     /// Sequence number of the newest request: frames behind it may be on
@@ -178,6 +191,13 @@ impl State {
         let [packed, others] = &mut self.kinds;
         if urgent { others } else { packed }
     }
+
+    /// Up to which frame nothing waits to be packed.
+    fn packed_up_to(&self) -> u64 {
+        let item = self.pending.keys().next().copied();
+        let oldest = self.strands.values().filter_map(parts::Strand::first).chain(item).min();
+        oldest.map_or(self.newest_pending, |seq| seq - 1)
+    }
 }
 
 /// The queue of one destination.
@@ -186,6 +206,7 @@ pub struct Spool {
     pending: Journal,
     ready: Journal,
     state: Arc<Mutex<State>>,
+    highest_strand: u64,
     sent_items: AtomicU64,
     sent_requests: AtomicU64,
     retries: AtomicU64,
@@ -206,6 +227,15 @@ impl Spool {
     /// Opens or creates the queue in a directory. Returns what was damaged, as
     /// texts for the log; damage costs no more than itself.
     pub fn open(dir: &Path, config: SpoolConfig) -> Result<(Self, Vec<String>), SpoolError> {
+        Self::open_with(dir, config, None)
+    }
+
+    /// The same on a disk that may fail, for tests.
+    pub(crate) fn open_with(
+        dir: &Path,
+        config: SpoolConfig,
+        fault: Option<Fault>,
+    ) -> Result<(Self, Vec<String>), SpoolError> {
         std::fs::create_dir_all(dir).map_err(|e| {
             SpoolError::Io(format!(
                 "{}: cannot be created: {e}; choose another data directory",
@@ -218,19 +248,23 @@ impl Spool {
             roll_bytes: roll,
             max_bytes,
             max_pending: 64 << 20,
+            fault: fault.clone(),
             ..JournalConfig::default()
         };
         let mut state = State::default();
         let mut packed = 0;
         let mut done = Vec::new();
+        let mut found = parts::Found::default();
         // The files may exceed the bound by what is being written over it.
         let (ready, lost_ready) = Journal::open(
             &dir.join("ready"),
             journal(SyncPolicy::Always, config.max_bytes * 2 + (256 << 20)),
             &mut |frame, bytes| match frame.kind {
-                REQUEST => {
+                REQUEST | parts::STRAND_REQUEST => {
                     if let Some((request, number)) = decode_request(&bytes) {
-                        if request.urgent {
+                        if frame.kind == parts::STRAND_REQUEST {
+                            found.over(number);
+                        } else if request.urgent {
                             state.numbered = state.numbered.max((number, frame.seq));
                         } else {
                             packed = packed.max(number);
@@ -268,12 +302,17 @@ impl Spool {
                         state.pending.insert(frame.seq, Item { frame, items, payload: None });
                     }
                 }
-                _ => {}
+                _ => found.frame(frame, &bytes, &mut state.strands),
             },
         )?;
         let again = state.pending.split_off(&(packed + 1));
         state.pending = again;
         state.pending_bytes = state.pending.values().map(Item::bytes).sum();
+        let lost = found.settle(&mut state.strands);
+        if lost > 0 {
+            state.dropped.insert("damaged_on_disk", lost);
+        }
+        state.newest_pending = lost_pending.last_seq;
         let damage = lost_ready.losses.iter().chain(&lost_pending.losses);
         let damage = damage
             .map(|l| {
@@ -291,6 +330,7 @@ impl Spool {
             pending,
             ready,
             state: Arc::new(Mutex::new(state)),
+            highest_strand: found.highest,
             sent_items: AtomicU64::new(0),
             sent_requests: AtomicU64::new(0),
             retries: AtomicU64::new(0),
@@ -318,6 +358,7 @@ impl Spool {
                 {
                     let mut state = lock(&state);
                     let bytes = payload.len() as u64;
+                    state.newest_pending = frame.seq;
                     state.pending_bytes += bytes;
                     let keep = state.kept_bytes + bytes <= KEPT_BYTES;
                     state.kept_bytes += if keep { bytes } else { 0 };
@@ -390,7 +431,7 @@ impl Spool {
     /// Replaces items by the request that holds them. Blocks until it is on
     /// disk. On an error the items wait on.
     pub fn pack(&self, pending: &Pending, request: Request) -> Result<(), SpoolError> {
-        self.enqueue(request, pending.up_to)?;
+        self.enqueue(REQUEST, &request, pending.up_to)?;
         {
             let mut state = lock(&self.state);
             let later = state.pending.split_off(&(pending.up_to + 1));
@@ -400,9 +441,13 @@ impl Spool {
         }
         let marker = Bytes::copy_from_slice(&pending.up_to.to_le_bytes());
         append(&self.pending, PACKED, marker, Box::new(|_| ()));
-        // Whole files go; a file that is only partly packed stays a while.
-        self.pending.release(pending.up_to)?;
-        Ok(())
+        self.release_pending()
+    }
+
+    /// Whole files go; a file that is only partly packed stays a while.
+    fn release_pending(&self) -> Result<(), SpoolError> {
+        let up_to = lock(&self.state).packed_up_to();
+        Ok(self.pending.release(up_to)?)
     }
 
     /// Queues an urgent request that no waiting item belongs to. Blocks until
@@ -412,7 +457,7 @@ impl Spool {
         if number > 0 && number <= self.numbered() {
             return Ok(());
         }
-        self.enqueue(Request { urgent: true, ..request }, number)
+        self.enqueue(REQUEST, &Request { urgent: true, ..request }, number)
     }
 
     /// The highest number of a request that was queued; 0 if there is none.
@@ -420,12 +465,13 @@ impl Spool {
         lock(&self.state).numbered.0
     }
 
-    /// `number`: of an urgent request its own, of another the last item in it.
-    fn enqueue(&self, request: Request, number: u64) -> Result<(), SpoolError> {
-        let frame = encode_request(&request, number);
+    /// `number`: of an urgent request its own, of another the last item or the
+    /// strand in it.
+    fn enqueue(&self, kind: u8, request: &Request, number: u64) -> Result<(), SpoolError> {
+        let frame = encode_request(request, number);
         self.make_room(frame.len() as u64);
         let (tell, told) = mpsc::channel();
-        append(&self.ready, REQUEST, frame, Box::new(move |result| drop(tell.send(result))));
+        append(&self.ready, kind, frame, Box::new(move |result| drop(tell.send(result))));
         let frame = told.recv().map_err(|_| SpoolError::Journal(JournalError::Closed))??;
         let mut state = lock(&self.state);
         state.bytes += u64::from(frame.len);
@@ -560,7 +606,8 @@ impl Spool {
         SpoolStats {
             requests: state.requests.len() as u64,
             bytes: state.bytes,
-            pending_items: state.pending.values().map(|i| i.items).sum(),
+            pending_items: state.pending.values().map(|i| i.items).sum::<u64>()
+                + state.strands.values().map(parts::Strand::items).sum::<u64>(),
             sent_items: self.sent_items.load(Relaxed),
             sent_requests: self.sent_requests.load(Relaxed),
             retries: self.retries.load(Relaxed),

@@ -193,10 +193,7 @@ impl Journal {
     /// Queues a frame and returns its sequence number. Does not wait for the
     /// disk. On refusal the callback is given back uncalled.
     pub fn append(&self, kind: u8, payload: Bytes, done: DoneFn) -> Result<u64, Refused> {
-        match self.room(payload.len()) {
-            Ok(()) => writer::enqueue(&self.shared, Item::Frame { kind, payload }, done, false),
-            Err(error) => Err(Refused { error, done }),
-        }
+        writer::enqueue(&self.shared, Item::Frame { kind, payload }, done, false)
     }
 
     /// Like [`Journal::append`], but under [`SyncPolicy::Interval`] the frame
@@ -214,10 +211,7 @@ impl Journal {
     /// after the lock.
     pub fn append_before_write(&self, kind: u8, payload: Bytes, done: DoneFn) -> Result<u64, Refused> {
         let here = self.shared.config.policy == SyncPolicy::Interval;
-        match self.room(payload.len()) {
-            Ok(()) => writer::enqueue(&self.shared, Item::Frame { kind, payload }, done, here),
-            Err(error) => Err(Refused { error, done }),
-        }
+        writer::enqueue(&self.shared, Item::Frame { kind, payload }, done, here)
     }
 
     /// Second half of [`Journal::append_here`]. Does nothing under
@@ -242,29 +236,7 @@ impl Journal {
 
     /// Whether a payload of this size would be taken now.
     pub fn room(&self, payload: usize) -> Result<(), JournalError> {
-        if payload > crate::MAX_PAYLOAD {
-            return Err(JournalError::TooLarge(payload));
-        }
-        let (pending, on_disk) = {
-            let queue = lock(&self.shared.queue);
-            if queue.closed {
-                return Err(JournalError::Closed);
-            }
-            if let Some(why) = &queue.broken {
-                return Err(why.clone());
-            }
-            (queue.pending, queue.file_bytes)
-        };
-        let config = &self.shared.config;
-        // One payload may always wait, however large.
-        if pending > 0 && pending + payload as u64 > config.max_pending {
-            return Err(JournalError::Behind { bytes: pending, limit: config.max_pending });
-        }
-        let bytes = on_disk + pending + payload as u64;
-        if bytes > config.max_bytes {
-            return Err(JournalError::Full { bytes, limit: config.max_bytes });
-        }
-        Ok(())
+        lock(&self.shared.queue).room(payload, &self.shared.config)
     }
 
     /// Ends the file being written, so that [`Journal::release`] can delete it

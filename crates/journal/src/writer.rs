@@ -130,11 +130,42 @@ fn create(dir: &Path, config: &Config, number: u64, first_seq: u64) -> io::Resul
     })
 }
 
+impl Queue {
+    /// Whether a payload of this size may be queued.
+    pub(crate) fn room(&self, payload: usize, config: &Config) -> Result<(), JournalError> {
+        if payload > crate::MAX_PAYLOAD {
+            return Err(JournalError::TooLarge(payload));
+        }
+        self.open()?;
+        // One payload may always wait, however large.
+        if self.pending > 0 && self.pending + payload as u64 > config.max_pending {
+            return Err(JournalError::Behind { bytes: self.pending, limit: config.max_pending });
+        }
+        let bytes = self.file_bytes + self.pending + payload as u64;
+        if bytes > config.max_bytes {
+            return Err(JournalError::Full { bytes, limit: config.max_bytes });
+        }
+        Ok(())
+    }
+
+    fn open(&self) -> Result<(), JournalError> {
+        match &self.broken {
+            _ if self.closed => Err(JournalError::Closed),
+            Some(why) => Err(why.clone()),
+            None => Ok(()),
+        }
+    }
+}
+
 /// `here`: the caller goes on to [`write_here`], so the thread need not wake up.
 pub(crate) fn enqueue(shared: &Shared, item: Item, done: DoneFn, here: bool) -> Result<u64, Refused> {
     let mut queue = lock(&shared.queue);
-    if queue.closed || queue.broken.is_some() {
-        let error = queue.broken.clone().unwrap_or(JournalError::Closed);
+    let taken = match &item {
+        Item::Frame { payload, .. } => queue.room(payload.len(), &shared.config),
+        _ => queue.open(),
+    };
+    if let Err(error) = taken {
+        drop(queue);
         return Err(Refused { error, done });
     }
     let mut seq = 0;
@@ -154,35 +185,43 @@ pub(crate) fn enqueue(shared: &Shared, item: Item, done: DoneFn, here: bool) -> 
 
 /// Writes what waits, unless somebody else is at it, who then does.
 pub(crate) fn write_here(shared: &Shared) {
-    // Looked at again after the lock is given back: whoever appended meanwhile
-    // found it taken and relies on it.
-    while !lock(&shared.queue).items.is_empty() {
+    loop {
         let mut active = match shared.active.try_lock() {
             Ok(active) => active,
             Err(TryLockError::Poisoned(poisoned)) => poisoned.into_inner(),
             Err(TryLockError::WouldBlock) => return,
         };
         let mut queue = lock(&shared.queue);
-        if active.failed.is_some() || queue.items.iter().any(|q| matches!(q.item, Item::Roll | Item::Sync)) {
+        let for_thread = |q: &Queued| matches!(q.item, Item::Roll | Item::Sync);
+        let mut wake = active.failed.is_some() || queue.items.iter().any(for_thread);
+        if wake {
             queue.attention = true;
             drop(queue);
             return shared.wake.notify_one();
         }
         let mut batch = std::mem::take(&mut queue.items).into_iter();
         drop(queue);
-        let unsynced = active.unsynced;
-        if let Err(error) = write_all(shared, &mut active, &mut batch, false) {
-            active.failed = Some((error, batch.collect()));
-        }
-        let due = active.unsynced >= shared.config.sync_bytes || active.bytes >= shared.config.roll_bytes;
-        if active.failed.is_some() || due {
-            lock(&shared.queue).attention = true;
-        } else if unsynced > 0 {
-            // The thread knows already when to sync.
-            continue;
+        if batch.len() > 0 {
+            // Otherwise the thread knows already when to sync.
+            wake = active.unsynced == 0;
+            if let Err(error) = write_all(shared, &mut active, &mut batch, false) {
+                active.failed = Some((error, batch.collect()));
+            }
+            let due = active.unsynced >= shared.config.sync_bytes || active.bytes >= shared.config.roll_bytes;
+            if active.failed.is_some() || due {
+                lock(&shared.queue).attention = true;
+                wake = true;
+            }
         }
         drop(active);
-        shared.wake.notify_one();
+        if wake {
+            shared.wake.notify_one();
+        }
+        // Looked at again after the lock is given back: whoever appended
+        // meanwhile found it taken and relies on it.
+        if lock(&shared.queue).items.is_empty() {
+            return;
+        }
     }
 }
 

@@ -151,6 +151,17 @@ impl Arena {
         }
     }
 
+    /// The bytes of a text and all that follow it, for copying more than is
+    /// needed where that is faster.
+    #[inline]
+    pub fn tail(&self, text: Text) -> &[u8] {
+        let start = text.start as usize;
+        match start.checked_sub(self.body.len()) {
+            None => &self.body[start..],
+            Some(start) => self.extra.get(start..).unwrap_or_default(),
+        }
+    }
+
     /// The text as `str`. Texts are UTF-8 by construction; this checks again
     /// rather than trusting it, and gives the longest valid prefix.
     #[inline]

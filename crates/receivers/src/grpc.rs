@@ -84,6 +84,7 @@ impl Status {
             w.close(info);
             w.close(any);
         }
+        drop(w);
         out
     }
 

@@ -6,11 +6,16 @@
 //! as bytes and put them into an `AgentPayload` when it flushes: a repeated
 //! field of protobuf is the concatenation of its elements.
 
-use crate::protobuf::Writer;
+use crate::protobuf::{Wide, Writer};
 use spanloom_model::{
     Attr, Batch, Chunk, Leaves, Protocol, Range32, Resource, Span, SpanKind, Text, Value, flags, keys,
 };
 use std::collections::HashMap;
+
+/// Typical lengths, so that messages rarely move when their length is known.
+const SPAN_BYTES: usize = 400;
+const INDEXED_SPAN_BYTES: usize = 150;
+const CHUNK_BYTES: usize = 100;
 
 /// Fields of an [`AgentPayload`](encode_agent_payload) besides the traces.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -85,7 +90,8 @@ fn leaving_spans<'a>(batch: &'a Batch, chunk: &Chunk) -> impl Iterator<Item = &'
 
 fn classic_payload(batch: &Batch, r: &Resource, chunks: &[&Chunk], out: &mut Vec<u8>) {
     let mut w = Writer::new(out);
-    let payload = w.open(5);
+    let len = |c: &&Chunk| CHUNK_BYTES + c.spans.len() * SPAN_BYTES;
+    let payload = w.open_about(5, chunks.iter().map(len).sum());
     for (field, text) in [
         (1, r.container_id),
         (2, r.language_name),
@@ -96,7 +102,7 @@ fn classic_payload(batch: &Batch, r: &Resource, chunks: &[&Chunk], out: &mut Vec
         w.bytes(field, batch.arena.bytes(text));
     }
     for chunk in chunks {
-        let c = w.open(6);
+        let c = w.open_about(6, len(chunk));
         w.varint(1, i64::from(chunk.priority) as u64);
         w.bytes(2, batch.arena.bytes(chunk.origin));
         for span in leaving_spans(batch, chunk) {
@@ -116,19 +122,20 @@ fn classic_payload(batch: &Batch, r: &Resource, chunks: &[&Chunk], out: &mut Vec
 fn text_map(batch: &Batch, range: Range32, field: u32, w: &mut Writer<'_>) {
     for a in batch.attrs(range) {
         if let Value::Str(value) = a.value {
-            let entry = w.open(field);
-            w.bytes(1, batch.arena.bytes(a.key));
-            w.bytes(2, batch.arena.bytes(value));
-            w.close(entry);
+            w.entry(field, text(batch, a.key), text(batch, value));
         }
     }
 }
 
+fn text(batch: &Batch, text: Text) -> Wide<'_> {
+    Wide::new(batch.arena.tail(text), text.len())
+}
+
 fn classic_span(batch: &Batch, span: &Span, w: &mut Writer<'_>) {
-    let s = w.open(3);
-    w.bytes(1, batch.arena.bytes(span.service));
-    w.bytes(2, batch.arena.bytes(span.name));
-    w.bytes(3, batch.arena.bytes(span.resource));
+    let s = w.open_about(3, SPAN_BYTES);
+    w.text(1, text(batch, span.service));
+    w.text(2, text(batch, span.name));
+    w.text(3, text(batch, span.resource));
     w.varint(4, span.trace_id.low());
     w.varint(5, span.span_id.0);
     w.varint(6, span.parent_id.0);
@@ -136,31 +143,18 @@ fn classic_span(batch: &Batch, span: &Span, w: &mut Writer<'_>) {
     w.varint(8, span.duration as u64);
     w.varint(9, i64::from(span.error) as u64);
     for a in batch.attrs(span.attrs) {
-        let key = batch.arena.bytes(a.key);
+        let key = text(batch, a.key);
         match a.value {
-            Value::Str(text) => {
-                let entry = w.open(10);
-                w.bytes(1, key);
-                w.bytes(2, batch.arena.bytes(text));
-                w.close(entry);
-            }
+            Value::Str(value) => w.entry(10, key, text(batch, value)),
             Value::Double(_) | Value::Int(_) => {
-                let entry = w.open(11);
-                w.bytes(1, key);
-                w.fixed64(2, a.value.as_f64().unwrap_or_default().to_bits());
-                w.close(entry);
+                w.entry_fixed64(11, key, a.value.as_f64().unwrap_or_default().to_bits());
             }
-            Value::Bytes(bytes) => {
-                let entry = w.open(13);
-                w.bytes(1, key);
-                w.bytes(2, batch.arena.bytes(bytes));
-                w.close(entry);
-            }
+            Value::Bytes(value) => w.entry(13, key, text(batch, value)),
             // Datadog's classic formats have no other types.
             Value::Empty | Value::Bool(_) | Value::List(_) | Value::Map(_) => {}
         }
     }
-    w.bytes(12, batch.arena.bytes(span.span_type));
+    w.text(12, text(batch, span.span_type));
     for link in batch.span_links(span) {
         let l = w.open(14);
         w.varint(1, link.trace_id.low());
@@ -245,6 +239,7 @@ impl<'a> Strings<'a> {
 
 fn indexed_payload(batch: &Batch, r: &Resource, chunks: &[&Chunk], out: &mut Vec<u8>) {
     let mut strings = Strings::new(batch);
+    let len = |c: &Chunk| CHUNK_BYTES + c.spans.len() * INDEXED_SPAN_BYTES;
     // The table stands before its users, and is known only after them.
     let mut body = Vec::new();
     let mut w = Writer::new(&mut body);
@@ -262,7 +257,7 @@ fn indexed_payload(batch: &Batch, r: &Resource, chunks: &[&Chunk], out: &mut Vec
     }
     indexed_attrs(&mut strings, batch.attrs(r.attrs).iter(), 10, &mut w);
     for chunk in chunks {
-        let c = w.open(11);
+        let c = w.open_about(11, len(chunk));
         w.varint(1, i64::from(chunk.priority) as u64);
         w.varint(2, strings.text(chunk.origin));
         indexed_attrs(&mut strings, batch.attrs(chunk.attrs).iter(), 3, &mut w);
@@ -274,8 +269,9 @@ fn indexed_payload(batch: &Batch, r: &Resource, chunks: &[&Chunk], out: &mut Vec
         w.varint(7, u64::from(chunk.sampling_mechanism));
         w.close(c);
     }
+    drop(w);
     let mut w = Writer::new(out);
-    let payload = w.open(11);
+    let payload = w.open_about(11, body.len());
     for text in &strings.texts {
         w.bytes_always(1, text);
     }
@@ -285,7 +281,7 @@ fn indexed_payload(batch: &Batch, r: &Resource, chunks: &[&Chunk], out: &mut Vec
 
 fn indexed_span(strings: &mut Strings<'_>, span: &Span, w: &mut Writer<'_>) {
     let batch = strings.batch;
-    let s = w.open(4);
+    let s = w.open_about(4, INDEXED_SPAN_BYTES);
     w.varint(1, strings.text(span.service));
     w.varint(2, strings.text(span.name));
     w.varint(3, strings.text(span.resource));

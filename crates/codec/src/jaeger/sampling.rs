@@ -36,6 +36,7 @@ pub fn encode_sampling_proto(rate: f64) -> Vec<u8> {
     let part = w.open(2);
     w.fixed64(1, rate.to_bits());
     w.close(part);
+    drop(w);
     out
 }
 
