@@ -3,7 +3,7 @@
 use super::container::ContainerResolver;
 use super::sources::{End, Seen};
 use super::tee::Kept;
-use super::{Receiver, request as req};
+use super::{Receiver, request as req, request::Said};
 use crate::answer::{self, Answer};
 use crate::body::{self, BodyError, Received};
 use crate::intake::Counted;
@@ -46,20 +46,29 @@ struct Meta {
 
 impl Receiver {
     pub(super) async fn traces(&self, request: &mut Request, version: Protocol) -> Answer {
+        let said = Said::of(&request.head.headers);
         let encoding = match version {
             Protocol::DatadogV05 | Protocol::DatadogV07 | Protocol::DatadogV1 => Encoding::Msgpack,
-            _ => req::encoding(request.header("content-type")),
+            _ => req::encoding(said.content_type),
         };
-        if let Some(refusal) = refuse(request, version, encoding) {
+        if let Some(refusal) = refuse(said.fetch_site, version, encoding) {
             return refusal;
         }
         let mut counted = Counted::new(self.inlet.ledger(), version);
-        counted.traces = req::count(request.header("x-datadog-trace-count"));
+        counted.traces = req::count(said.trace_count);
+        let intake = Intake {
+            protocol: version,
+            transport: request.conn.transport,
+            client: said.client_flags(),
+            received_at: self.inlet.now(),
+            ..Intake::default()
+        };
+        let meta = self.meta(request, &said);
         // The answer tells the rates of before: what this body changes in them
         // is told to the next, as the Agent does.
         let rates = self.inlet.rates().snapshot();
         let mut seen = None;
-        let taken = self.take(request, version, encoding, &mut counted, &mut seen).await;
+        let taken = self.take(request, encoding, intake, meta, &mut counted, &mut seen).await;
         if let Some(sources) = &self.config.sources {
             sources.count(request, version, seen, &ended(&taken));
         }
@@ -76,8 +85,9 @@ impl Receiver {
     async fn take(
         &self,
         request: &mut Request,
-        version: Protocol,
         encoding: Encoding,
+        intake: Intake,
+        meta: Meta,
         counted: &mut Counted,
         seen: &mut Option<Seen>,
     ) -> Result<(), Failure> {
@@ -86,14 +96,6 @@ impl Receiver {
         if encoding == Encoding::Msgpack && request.length().is_some_and(|n| n > max) {
             return Err(Failure::TooLarge);
         }
-        let intake = Intake {
-            protocol: version,
-            transport: request.conn.transport,
-            client: req::client_flags(request),
-            received_at: self.inlet.now(),
-            ..Intake::default()
-        };
-        let meta = self.meta(request);
         let Received { bytes, more, permit } =
             match body::receive(request, &self.inlet, self.body_limits()).await {
                 Ok(received) => received,
@@ -113,7 +115,7 @@ impl Receiver {
         let (again, fingerprint) = (working.again, working.fingerprint());
         let (containers, look) = (Arc::clone(&self.containers), self.config.sources.is_some());
         let decode = move || {
-            let mut batch = decode(version, encoding, bytes, intake, &meta)?;
+            let mut batch = decode(intake.protocol, encoding, bytes, intake, &meta)?;
             batch.intake.resent = again;
             batch.intake.fingerprint = fingerprint;
             add_container_tags(&*containers, &mut batch);
@@ -181,13 +183,13 @@ impl Receiver {
         }
     }
 
-    fn meta(&self, request: &Request) -> Meta {
+    fn meta(&self, request: &Request, said: &Said<'_>) -> Meta {
         Meta {
-            lang: request.header("datadog-meta-lang").into(),
-            lang_version: request.header("datadog-meta-lang-version").into(),
-            tracer_version: request.header("datadog-meta-tracer-version").into(),
+            lang: said.lang.into(),
+            lang_version: said.lang_version.into(),
+            tracer_version: said.tracer_version.into(),
             container_id: self.container_of(request),
-            process_tags: request.header("x-datadog-process-tags").into(),
+            process_tags: said.process_tags.into(),
         }
     }
 
@@ -248,7 +250,7 @@ impl Receiver {
     pub(super) fn services(&self, request: &Request, json_only: bool) -> Answer {
         let version = if json_only { Protocol::DatadogV02 } else { Protocol::DatadogV04 };
         let encoding = req::encoding(request.header("content-type"));
-        refuse(request, version, encoding)
+        refuse(request.header("sec-fetch-site"), version, encoding)
             .unwrap_or_else(|| answer::typed(StatusCode::OK, answer::TEXT, "OK\n"))
     }
 }
@@ -290,12 +292,12 @@ fn ended(taken: &Result<(), Failure>) -> End {
 }
 
 /// What is refused by its headers alone.
-fn refuse(request: &Request, version: Protocol, encoding: Encoding) -> Option<Answer> {
+fn refuse(fetch_site: &str, version: Protocol, encoding: Encoding) -> Option<Answer> {
     if matches!(version, Protocol::DatadogV01 | Protocol::DatadogV02) && encoding == Encoding::Msgpack {
         let text = "unsupported media type: \"application/msgpack\"";
         return Some(answer::error(StatusCode::UNSUPPORTED_MEDIA_TYPE, text));
     }
-    if request.header("sec-fetch-site") == "cross-site" {
+    if fetch_site == "cross-site" {
         return Some(answer::error(StatusCode::FORBIDDEN, "cross-site request rejected"));
     }
     None
