@@ -5,9 +5,8 @@
 
 use std::future::Future;
 use std::io;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
-use std::thread::JoinHandle;
+use std::sync::{Arc, mpsc};
 use std::time::Duration;
 use tokio::runtime::{Builder, Handle};
 use tokio::sync::oneshot;
@@ -21,7 +20,10 @@ const LINGER: Duration = Duration::from_secs(1);
 /// are stopped after everything that serves.
 pub struct NetThreads {
     net: Net,
-    running: Vec<(oneshot::Sender<()>, JoinHandle<()>)>,
+    /// A thread ends when its own is dropped.
+    running: Vec<oneshot::Sender<()>>,
+    /// Closed when all threads have ended.
+    ended: mpsc::Receiver<()>,
 }
 
 impl NetThreads {
@@ -32,18 +34,21 @@ impl NetThreads {
     pub fn start(count: usize) -> io::Result<Self> {
         let mut places = Vec::new();
         let mut running = Vec::new();
+        let (alive, ended) = mpsc::channel::<()>();
         for number in 0..count.max(1) {
             let runtime = Builder::new_current_thread().enable_all().build()?;
             places.push(Place { runtime: runtime.handle().clone(), open: AtomicUsize::new(0) });
             let (stop, stopped) = oneshot::channel::<()>();
-            let thread = std::thread::Builder::new().name(format!("net-{number}")).spawn(move || {
-                // It ends when the sender is used or dropped.
+            let alive = alive.clone();
+            std::thread::Builder::new().name(format!("net-{number}")).spawn(move || {
+                let _alive = alive;
+                // An error: the sender was dropped.
                 let _ = runtime.block_on(stopped);
                 runtime.shutdown_timeout(LINGER);
             })?;
-            running.push((stop, thread));
+            running.push(stop);
         }
-        Ok(Self { net: Net(Some(places.into())), running })
+        Ok(Self { net: Net(Some(places.into())), running, ended })
     }
 
     /// For those who serve.
@@ -51,13 +56,12 @@ impl NetThreads {
         self.net.clone()
     }
 
-    /// Ends the threads and waits for them. Not from a task.
+    /// Ends the threads and waits for them, twice the time that they give to
+    /// blocking calls: one that hangs in a call does not hold up an exit.
     pub fn stop(self) {
-        let threads: Vec<_> = self.running.into_iter().map(|(_stop, thread)| thread).collect();
-        for thread in threads {
-            // Tasks catch panics; there is nothing to learn here.
-            drop(thread.join());
-        }
+        drop(self.running);
+        // Nothing is ever sent: either all have ended, or the time has.
+        let _ = self.ended.recv_timeout(2 * LINGER);
     }
 }
 
@@ -116,13 +120,12 @@ impl Drop for Seat {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use tokio::sync::mpsc;
 
     #[tokio::test]
     async fn connections_go_where_the_fewest_are() {
         let threads = NetThreads::start(2).unwrap();
         let mut connections = JoinSet::new();
-        let (tell, mut told) = mpsc::unbounded_channel();
+        let (tell, mut told) = tokio::sync::mpsc::unbounded_channel();
         let mut ends = Vec::new();
         let mut begin = |connections: &mut JoinSet<()>| {
             let (end, ended) = oneshot::channel::<()>();
