@@ -83,18 +83,54 @@ pub enum Refused {
     Closing,
 }
 
+type Answer = oneshot::Sender<Result<Accepted, Refused>>;
+
+/// A batch and what is held for it.
 pub(crate) struct Job {
     pub batch: Batch,
     pub account: Account,
     pub permit: Permit,
-    pub answer: oneshot::Sender<Result<Accepted, Refused>>,
+    pub answer: Answer,
+}
+
+/// A body that the worker who takes it makes a batch of.
+pub(crate) struct Undecoded {
+    /// `None`: there is nothing to work on.
+    pub decode: Box<dyn FnOnce() -> Option<(Batch, Permit)> + Send>,
+    pub answer: Answer,
+}
+
+/// What waits for a worker.
+pub(crate) enum Waiting {
+    Batch(Job),
+    Body(Undecoded),
+}
+
+impl Waiting {
+    /// Spans that have been counted as received.
+    fn spans(&self) -> u64 {
+        match self {
+            Self::Batch(job) => job.account.spans(),
+            Self::Body(_) => 0,
+        }
+    }
+
+    /// Ends it unworked on. A body that was never decoded has no spans to
+    /// account for: its receiver counts it as a payload.
+    fn give_up(self, verdict: Verdict, answer: Refused) {
+        match self {
+            Self::Batch(job) => give_up(job, verdict, answer),
+            // A client that has gone is not told.
+            Self::Body(body) => drop(body.answer.send(Err(answer))),
+        }
+    }
 }
 
 pub(crate) struct Shared {
     config: Config,
     budget: Budget,
     pub ledger: Arc<Ledger>,
-    queue: Queue<Job>,
+    queue: Queue<Waiting>,
     /// Chains that are free for batches worked on where they are submitted.
     spare: Mutex<Vec<Lane>>,
     /// How many of them there are in all.
@@ -220,9 +256,9 @@ impl Pipeline {
         let mut lost_spans = 0;
         if !complete {
             shared.abort.store(true, Ordering::SeqCst);
-            for job in shared.queue.clear() {
-                lost_spans += job.account.spans();
-                give_up(job, Verdict::Lost("shutdown"), Refused::Closing);
+            for waiting in shared.queue.clear() {
+                lost_spans += waiting.spans();
+                waiting.give_up(Verdict::Lost("shutdown"), Refused::Closing);
             }
             lost_spans += shared.deliveries.abort("shutdown");
         }
@@ -253,11 +289,14 @@ impl Drop for Alive {
 }
 
 fn work(shared: &Shared, mut lane: Lane) {
-    while let Some(job) = shared.queue.pop() {
+    while let Some(waiting) = shared.queue.pop() {
         if shared.abort.load(Ordering::SeqCst) {
-            give_up(job, Verdict::Lost("shutdown"), Refused::Closing);
-        } else {
-            lane.run(shared, job);
+            waiting.give_up(Verdict::Lost("shutdown"), Refused::Closing);
+            continue;
+        }
+        match waiting {
+            Waiting::Batch(job) => lane.run(shared, job),
+            Waiting::Body(body) => lane.decode_and_run(shared, body),
         }
     }
 }
@@ -292,6 +331,18 @@ struct Borrowed<'a> {
 impl Drop for Borrowed<'_> {
     fn drop(&mut self) {
         self.shared.spare().extend(self.lane.take());
+    }
+}
+
+/// What became of a batch, if it is known in time.
+async fn answer_by(
+    by: tokio::time::Instant,
+    answered: oneshot::Receiver<Result<Accepted, Refused>>,
+) -> Result<Accepted, Refused> {
+    match tokio::time::timeout_at(by, answered).await {
+        Ok(Ok(answer)) => answer,
+        Ok(Err(_)) => Err(Refused::Failed),
+        Err(_) => Err(Refused::Timeout),
     }
 }
 
@@ -337,24 +388,46 @@ impl Inlet {
                 lane.run(&self.shared, job);
             }
         } else {
-            self.queue(job).await?;
+            self.queue(Waiting::Batch(job)).await?;
         }
-        match tokio::time::timeout_at(by, answered).await {
-            Ok(Ok(answer)) => answer,
-            Ok(Err(_)) => Err(Refused::Failed),
-            Err(_) => Err(Refused::Timeout),
-        }
+        answer_by(by, answered).await
     }
 
-    async fn queue(&self, job: Job) -> Result<(), Refused> {
-        match self.shared.queue.push(job, self.shared.config.queue_wait).await {
+    /// As [`Inlet::submit`], for a body that takes a while to decode: the
+    /// worker who takes it decodes it and works on the batch in one go.
+    /// `decode` holds what pays for the body; without a batch there is nothing
+    /// to work on. What else it has to say comes back, unless it was not called
+    /// or panicked ([`Refused::Failed`]).
+    pub async fn submit_body<T: Send + 'static>(
+        &self,
+        decode: impl FnOnce() -> (Option<(Batch, Permit)>, T) + Send + 'static,
+    ) -> (Option<T>, Result<Accepted, Refused>) {
+        let by = tokio::time::Instant::now() + self.shared.config.ack_wait;
+        let (tell, mut told) = oneshot::channel();
+        let (answer, answered) = oneshot::channel();
+        let decode = move || {
+            let (batch, said) = decode();
+            // A client that has gone is not told.
+            let _ = tell.send(said);
+            batch
+        };
+        let body = Undecoded { decode: Box::new(decode), answer };
+        let result = match self.queue(Waiting::Body(body)).await {
+            Ok(()) => answer_by(by, answered).await,
+            Err(refused) => Err(refused),
+        };
+        (told.try_recv().ok(), result)
+    }
+
+    async fn queue(&self, waiting: Waiting) -> Result<(), Refused> {
+        match self.shared.queue.push(waiting, self.shared.config.queue_wait).await {
             Ok(()) => Ok(()),
-            Err(PushError::Full(job)) => {
-                give_up(job, Verdict::Refused("queue_full"), Refused::Busy);
+            Err(PushError::Full(waiting)) => {
+                waiting.give_up(Verdict::Refused("queue_full"), Refused::Busy);
                 Err(Refused::Busy)
             }
-            Err(PushError::Closed(job)) => {
-                give_up(job, Verdict::Refused("closing"), Refused::Closing);
+            Err(PushError::Closed(waiting)) => {
+                waiting.give_up(Verdict::Refused("closing"), Refused::Closing);
                 Err(Refused::Closing)
             }
         }

@@ -1,7 +1,7 @@
 //! A chain of processors and what surrounds it: a batch goes in, its
 //! deliveries come out, and a panic costs that batch alone.
 
-use crate::engine::{Job, Refused, Shared, give_up};
+use crate::engine::{Accepted, Job, Refused, Shared, Undecoded, give_up};
 use crate::fanout;
 use crate::ledger::Verdict;
 use crate::processor::{Effects, Processor};
@@ -23,6 +23,26 @@ pub(crate) struct Lane {
 impl Lane {
     pub(crate) fn new(factory: ChainFactory, number: usize) -> Self {
         Self { chain: factory(number), factory, number, fx: Effects::default() }
+    }
+
+    /// Decodes a body, then as [`Lane::run`].
+    pub(crate) fn decode_and_run(&mut self, shared: &Shared, body: Undecoded) {
+        let Undecoded { decode, answer } = body;
+        let over = match catch_unwind(AssertUnwindSafe(decode)) {
+            Ok(Some((batch, mut permit))) => {
+                permit.resize(batch.size() as u64);
+                let account = shared.ledger.open(&batch);
+                self.run(shared, Job { batch, account, permit, answer });
+                return;
+            }
+            Ok(None) => Ok(Accepted { spans: 0 }),
+            Err(_) => {
+                tracing::error!(lane = self.number, "a decoder panicked; its body is lost");
+                Err(Refused::Failed)
+            }
+        };
+        // A client that has gone is not told.
+        let _ = answer.send(over);
     }
 
     /// Processes a batch and gives it to the destinations.

@@ -7,7 +7,8 @@
 //!     └─ refused ──┘        answer ◀─────── all destinations acknowledged ◀──────────────────┘
 //! ```
 //!
-//! A small batch that need not wait skips the queue and the change of threads.
+//! A small batch that need not wait skips the queue and the change of threads;
+//! a large body is decoded by the worker, too.
 //!
 //! Invariants:
 //! * What is in memory is paid for: a [`Permit`] travels with a batch from the

@@ -1,7 +1,8 @@
 //! The bounded queue between receivers (async) and workers (threads).
 
 use std::collections::VecDeque;
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::thread::Thread;
 use std::time::Duration;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
@@ -9,12 +10,14 @@ pub(crate) struct Queue<T> {
     /// One permit per free place; waits in order.
     places: Arc<Semaphore>,
     state: Mutex<State<T>>,
-    arrived: Condvar,
 }
 
 struct State<T> {
     items: VecDeque<(T, OwnedSemaphorePermit)>,
     closed: bool,
+    /// Who waits for an item. The last one is woken first: what it works with
+    /// is still in the caches of its core.
+    idle: Vec<Thread>,
 }
 
 /// The item did not go in.
@@ -28,8 +31,7 @@ impl<T> Queue<T> {
     pub(crate) fn new(places: usize) -> Self {
         Self {
             places: Arc::new(Semaphore::new(places.clamp(1, Semaphore::MAX_PERMITS))),
-            state: Mutex::new(State { items: VecDeque::new(), closed: false }),
-            arrived: Condvar::new(),
+            state: Mutex::new(State { items: VecDeque::new(), closed: false, idle: Vec::new() }),
         }
     }
 
@@ -61,8 +63,11 @@ impl<T> Queue<T> {
             return Err(PushError::Closed(item));
         }
         state.items.push_back((item, place));
+        let next = state.idle.pop();
         drop(state);
-        self.arrived.notify_one();
+        if let Some(thread) = next {
+            thread.unpark();
+        }
         Ok(())
     }
 
@@ -79,15 +84,25 @@ impl<T> Queue<T> {
             if state.closed {
                 return None;
             }
-            state = self.arrived.wait(state).unwrap_or_else(PoisonError::into_inner);
+            let me = std::thread::current();
+            state.idle.push(me.clone());
+            drop(state);
+            std::thread::park();
+            state = self.lock();
+            // Still there if nobody woke us: parking may end by itself.
+            state.idle.retain(|thread| thread.id() != me.id());
         }
     }
 
     /// Nothing more goes in; what is inside can still be taken.
     pub(crate) fn close(&self) {
         self.places.close();
-        self.lock().closed = true;
-        self.arrived.notify_all();
+        let idle = {
+            let mut state = self.lock();
+            state.closed = true;
+            std::mem::take(&mut state.idle)
+        };
+        idle.iter().for_each(Thread::unpark);
     }
 
     /// Takes everything out at once.
@@ -112,5 +127,34 @@ mod tests {
         assert!(matches!(q.push(4, NOW).await, Err(PushError::Closed(4))));
         assert_eq!(q.pop(), Some(3));
         assert_eq!(q.pop(), None);
+    }
+
+    #[tokio::test]
+    async fn who_was_busy_last_works_on() {
+        let q = Arc::new(Queue::new(8));
+        let (tell, told) = std::sync::mpsc::channel();
+        let mut threads = Vec::new();
+        for name in ["first", "second"] {
+            let (own, tell) = (Arc::clone(&q), tell.clone());
+            threads.push(std::thread::spawn(move || {
+                while let Some(item) = own.pop() {
+                    tell.send((name, item)).unwrap();
+                }
+            }));
+            while q.lock().idle.len() < threads.len() {
+                std::thread::yield_now();
+            }
+        }
+        for item in 0..3 {
+            assert!(q.push(item, NOW).await.is_ok());
+            assert_eq!(told.recv(), Ok(("second", item)));
+            while q.lock().idle.len() < 2 {
+                std::thread::yield_now();
+            }
+        }
+        q.close();
+        for thread in threads {
+            thread.join().unwrap();
+        }
     }
 }

@@ -4,6 +4,7 @@
 use crate::server::Request;
 use bytes::{Bytes, BytesMut};
 use http_body_util::BodyExt;
+use hyper::body::Body;
 use spanloom_pipeline::{Inlet, Permit};
 use std::io::Read;
 use std::time::Duration;
@@ -191,6 +192,9 @@ pub async fn receive(
 
 /// The next piece of a body, within the request's deadline.
 pub(crate) async fn next(request: &mut Request) -> Result<Option<hyper::body::Frame<Bytes>>, BodyError> {
+    if request.body.is_end_stream() {
+        return Ok(None);
+    }
     match tokio::time::timeout_at(request.deadline, request.body.frame()).await {
         Err(_) => Err(BodyError::Timeout),
         Ok(None) => Ok(None),

@@ -157,13 +157,19 @@ impl<S: AsyncRead + Unpin> AsyncRead for Guarded<S> {
             Poll::Pending => {
                 let Some(deadline) = this.phases.deadline() else { return Poll::Pending };
                 let timer = this.timer.get_or_insert_with(|| Box::pin(tokio::time::sleep_until(deadline)));
-                if timer.deadline() != deadline {
+                // Every request puts the deadline off: the timer stays where
+                // it is and is looked at again when it has run out.
+                if timer.deadline() > deadline {
                     timer.as_mut().reset(deadline);
                 }
-                timer.as_mut().poll(cx).map(|()| {
-                    this.phases.timed_out.store(true, Relaxed);
-                    Err(std::io::ErrorKind::TimedOut.into())
-                })
+                while timer.as_mut().poll(cx).is_ready() {
+                    if timer.deadline() >= deadline {
+                        this.phases.timed_out.store(true, Relaxed);
+                        return Poll::Ready(Err(std::io::ErrorKind::TimedOut.into()));
+                    }
+                    timer.as_mut().reset(deadline);
+                }
+                Poll::Pending
             }
         }
     }

@@ -136,8 +136,8 @@ pub(crate) struct Gate {
     pub inlet: Inlet,
     max: u64,
     wait: Duration,
-    /// Large bodies are decoded by so many threads at most.
-    slots: Semaphore,
+    /// Large bodies are decoded by so many workers at most.
+    slots: Arc<Semaphore>,
     resends: Arc<Resends>,
 }
 
@@ -147,7 +147,7 @@ impl Gate {
     pub(crate) fn new(inlet: Inlet, max: u64, wait: Duration) -> Self {
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
         let max = max.min(inlet.budget().limit() / 2);
-        let slots = Semaphore::new((cores / 2).max(1));
+        let slots = Arc::new(Semaphore::new((cores / 2).max(1)));
         Self { inlet, max, wait, slots, resends: Arc::default() }
     }
 
@@ -236,32 +236,47 @@ impl Gate {
             _ => INLINE_COMPRESSED,
         };
         let small = received.bytes.len() <= inline;
+        let ledger = Arc::clone(self.inlet.ledger());
         let work = move || {
             let received = body::expand(received, compression, max)?;
-            let decoded = decode(received.bytes, intake).map_err(Failure::Decode)?;
-            Ok((decoded, received.permit))
+            let Decoded { batch, rejected, message } =
+                decode(received.bytes, intake).map_err(Failure::Decode)?;
+            if rejected > 0 {
+                ledger.rejected(intake.protocol, "invalid_id", rejected);
+            }
+            Ok((batch, received.permit, Taken { rejected, message }))
         };
-        let done: Result<_, Failure> = if small {
-            work()
+        let (taken, submitted) = if small {
+            let (batch, permit, taken) = work()?;
+            if batch.spans.is_empty() {
+                return Ok(taken);
+            }
+            (Some(Ok(taken)), self.inlet.submit(batch, permit).await)
         } else {
-            let slot = tokio::time::timeout(self.wait, self.slots.acquire());
-            let Ok(Ok(_slot)) = slot.await else { return Err(Failure::Overload("decoders")) };
-            tokio::task::spawn_blocking(work).await.unwrap_or(Err(Failure::Internal))
+            let slot = tokio::time::timeout(self.wait, Arc::clone(&self.slots).acquire_owned());
+            let Ok(Ok(slot)) = slot.await else { return Err(Failure::Overload("decoders")) };
+            let decode = move || {
+                // Others may decode while the batch is worked on.
+                let _slot = slot;
+                match work() {
+                    Ok((batch, _, taken)) if batch.spans.is_empty() => (None, Ok(taken)),
+                    Ok((batch, permit, taken)) => (Some((batch, permit)), Ok(taken)),
+                    Err(failure) => (None, Err(failure)),
+                }
+            };
+            self.inlet.submit_body(decode).await
         };
-        let (Decoded { batch, rejected, message }, permit) = done?;
-        if rejected > 0 {
-            self.inlet.ledger().rejected(intake.protocol, "invalid_id", rejected);
+        if let Some(Err(failure)) = taken {
+            return Err(failure);
         }
-        if !batch.spans.is_empty() {
-            self.inlet.submit(batch, permit).await.map_err(|refused| match refused {
-                Refused::Busy => Failure::Overload("queue_full"),
-                Refused::NotTaken { reason } => Failure::Unavailable(reason),
-                Refused::Closing => Failure::Unavailable("closing"),
-                Refused::Timeout => Failure::Unacknowledged,
-                Refused::Failed => Failure::Internal,
-            })?;
-        }
-        Ok(Taken { rejected, message })
+        submitted.map_err(|refused| match refused {
+            Refused::Busy => Failure::Overload("queue_full"),
+            Refused::NotTaken { reason } => Failure::Unavailable(reason),
+            Refused::Closing => Failure::Unavailable("closing"),
+            Refused::Timeout => Failure::Unacknowledged,
+            Refused::Failed => Failure::Internal,
+        })?;
+        taken.unwrap_or(Err(Failure::Internal))
     }
 
     /// Ends the count of a request.

@@ -3,6 +3,7 @@
 //! | file | holds |
 //! |---|---|
 //! | `server.rs` | [`serve`], [`Handler`]: HTTP over any listener; connection limits, time-outs, shutdown |
+//! | `threads.rs` | [`NetThreads`], [`Net`]: where connections are served |
 //! | `h2c.rs` | HTTP/2 without TLS |
 //! | `listener.rs` | [`Listener`]: TCP and Unix sockets, stale sockets, modes |
 //! | `conn.rs` | deadlines on a connection: head, body, idle |
@@ -41,6 +42,7 @@ pub mod proxy;
 mod replay;
 mod resend;
 mod server;
+mod threads;
 pub mod zipkin;
 
 pub use answer::{Answer, AnswerBody, StreamError};
@@ -48,4 +50,5 @@ pub use body::{BodyError, BodyLimits, Compression, ExpandError, Received, expand
 pub use cors::Cors;
 pub use listener::{BindError, Listener};
 pub use replay::{Replay, RequestBody};
-pub use server::{ConnInfo, Handler, HandlerFuture, Request, ServerConfig, ServerStats, serve};
+pub use server::{ConnInfo, Handler, HandlerFuture, Request, ServerConfig, ServerStats, serve, serve_on};
+pub use threads::{Net, NetThreads};

@@ -50,6 +50,32 @@ pub(crate) enum Stream {
     Unix(UnixStream),
 }
 
+/// A connection that no runtime looks after, on its way from the one that
+/// accepted it to the one that serves it.
+pub(crate) enum Loose {
+    Tcp(std::net::TcpStream),
+    Unix(std::os::unix::net::UnixStream),
+}
+
+impl Stream {
+    pub(crate) fn loosen(self) -> io::Result<Loose> {
+        Ok(match self {
+            Self::Tcp(stream) => Loose::Tcp(stream.into_std()?),
+            Self::Unix(stream) => Loose::Unix(stream.into_std()?),
+        })
+    }
+}
+
+impl Loose {
+    /// The runtime of the caller looks after it from now on.
+    pub(crate) fn adopt(self) -> io::Result<Stream> {
+        Ok(match self {
+            Self::Tcp(stream) => Stream::Tcp(TcpStream::from_std(stream)?),
+            Self::Unix(stream) => Stream::Unix(UnixStream::from_std(stream)?),
+        })
+    }
+}
+
 impl Listener {
     /// Listens on the first address that the host name has, IPv4 before IPv6
     /// (`localhost` is 127.0.0.1). Port 0 takes a free one.

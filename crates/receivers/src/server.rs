@@ -6,6 +6,7 @@ use crate::conn::{Guarded, Phases};
 use crate::h2c::{self, Sniffed};
 use crate::listener::{Listener, Stream};
 use crate::replay::RequestBody;
+use crate::threads::Net;
 use http::header::{CONNECTION, EXPECT, HeaderValue};
 use http::request::Parts;
 use hyper::body::{Body, Incoming};
@@ -134,8 +135,20 @@ const LINGER: Duration = Duration::from_millis(500);
 const BUFFER: usize = 64 << 10;
 
 /// Serves a listener until the shutdown begins, then waits for the requests
-/// being handled.
+/// being handled. Everything happens on the caller's runtime.
 pub async fn serve(
+    listener: Listener,
+    config: ServerConfig,
+    handler: Arc<dyn Handler>,
+    stats: Arc<ServerStats>,
+    stop: StopWatch,
+) {
+    serve_on(Net::default(), listener, config, handler, stats, stop).await;
+}
+
+/// As [`serve`], but each connection is served by a thread of `net`.
+pub async fn serve_on(
+    net: Net,
     listener: Listener,
     config: ServerConfig,
     handler: Arc<dyn Handler>,
@@ -155,7 +168,8 @@ pub async fn serve(
             } else {
                 Some(Arc::clone(&slots).acquire_owned().await)
             };
-            (listener.accept().await, slot)
+            let accepted = listener.accept().await;
+            (accepted.and_then(|(stream, info)| Ok((stream.loosen()?, info))), slot)
         };
         let (accepted, slot) = tokio::select! {
             next = next => next,
@@ -177,13 +191,17 @@ pub async fn serve(
         stats.open.fetch_add(1, Relaxed);
         let (config, handler) = (config.clone(), Arc::clone(&handler));
         let (stats, stop) = (Arc::clone(&stats), stop.clone());
-        connections.spawn(async move {
+        net.spawn(&mut connections, async move {
             let _slot = slot;
             let _open = Open(Arc::clone(&stats));
             let info = Arc::new(info);
-            match stream {
-                Stream::Tcp(s) => connection(s, info, &config, handler, &stats, stop).await,
-                Stream::Unix(s) => connection(s, info, &config, handler, &stats, stop).await,
+            match stream.adopt() {
+                Ok(Stream::Tcp(s)) => connection(s, info, &config, handler, &stats, stop).await,
+                Ok(Stream::Unix(s)) => connection(s, info, &config, handler, &stats, stop).await,
+                Err(error) => {
+                    stats.errors.fetch_add(1, Relaxed);
+                    tracing::warn!(%error, "an accepted connection cannot be served");
+                }
             }
         });
     }

@@ -26,7 +26,7 @@ use spanloom_model::{Protocol, SpanReader, SpanWriter, TraceId};
 use spanloom_obfuscator::Obfuscator;
 use spanloom_pipeline::{Clock, Destination, Ledger, Phase, Pipeline, Rates, Stop, SystemClock};
 use spanloom_receivers::datadog::{ContainerResolver, Receiver};
-use spanloom_receivers::{Listener, ServerConfig, ServerStats, serve};
+use spanloom_receivers::{Listener, Net, NetThreads, ServerConfig, ServerStats, serve_on};
 use spanloom_sampler::Samplers;
 use spanloom_stats::{ClientAggregator, Concentrator, Red, RedSettings};
 use spanloom_store::{Config as StoreConfig, Store};
@@ -94,16 +94,20 @@ pub fn run(settings: Settings, notices: &[Notice], mode: Mode, around: &Surround
         println!("Trace intake is switched off (apm_config.enabled is false): nothing to do.");
         return Ok(());
     }
+    let threads = std::thread::available_parallelism().map_or(1, usize::from).min(4);
     let runtime = tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(std::thread::available_parallelism().map_or(1, usize::from).min(4))
+        .worker_threads(threads)
         .enable_all()
         .build()
-        .map_err(|e| format!("the network runtime cannot start: {e}"))?;
-    let result = runtime.block_on(Program::start(settings, notices, mode, around));
+        .map_err(|e| format!("the runtime cannot start: {e}"))?;
+    let net = NetThreads::start(threads).map_err(|e| format!("the network threads cannot start: {e}"))?;
+    let result = runtime.block_on(Program::start(settings, notices, mode, around, net.net()));
     let result = match result {
         Ok(program) => runtime.block_on(program.until_stopped()),
         Err(e) => Err(e),
     };
+    // What answers and forwards after the listeners' end is over, too.
+    net.stop();
     // Blocking queries of clients that are gone do not hold up the exit.
     runtime.shutdown_timeout(Duration::from_secs(1));
     result
@@ -113,6 +117,7 @@ struct Program {
     stop: Stop,
     ready: Arc<AtomicBool>,
     servers: JoinSet<()>,
+    net: Net,
     pipeline: Arc<Pipeline>,
     statistics: Arc<Statistics>,
     containers: Arc<dyn ContainerResolver>,
@@ -133,6 +138,7 @@ impl Program {
         notices: &[Notice],
         mode: Mode,
         around: &Surroundings,
+        net: Net,
     ) -> Result<Self, String> {
         let s = &settings;
         for notice in notices {
@@ -262,6 +268,7 @@ impl Program {
             stop: Stop::default(),
             ready: Arc::new(AtomicBool::new(false)),
             servers: JoinSet::new(),
+            net,
             flusher: flush_regularly(&statistics),
             pipeline,
             statistics,
@@ -412,7 +419,8 @@ impl Program {
         handler: Arc<dyn spanloom_receivers::Handler>,
     ) -> Arc<ServerStats> {
         let stats = Arc::new(ServerStats::default());
-        self.servers.spawn(serve(listener, config, handler, Arc::clone(&stats), self.stop.watch()));
+        let (net, counted) = (self.net.clone(), Arc::clone(&stats));
+        self.servers.spawn(serve_on(net, listener, config, handler, counted, self.stop.watch()));
         stats
     }
 

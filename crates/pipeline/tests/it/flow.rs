@@ -214,3 +214,36 @@ async fn what_is_saved_beside_a_refused_batch_does_not_make_it_accepted() {
     held.lock().unwrap().clear();
     assert_eq!(answer.await.unwrap(), Err(Refused::NotTaken { reason: "store_closed" }));
 }
+
+#[tokio::test]
+async fn a_body_is_decoded_and_worked_on_by_one_worker() {
+    let store = Arc::new(TestStore::default());
+    let names = Arc::new(std::sync::Mutex::new(Vec::new()));
+    let seen = Arc::clone(&names);
+    let name = || std::thread::current().name().unwrap_or_default().to_owned();
+    let chain: ChainFactory = Arc::new(move |_| {
+        let seen = Arc::clone(&seen);
+        vec![Box::new(Step(move |_: &mut Batch, _: &mut Effects| seen.lock().unwrap().push(name())))]
+    });
+    let p = start(Config::default(), chain, vec![Destination::store("store", store.clone())]);
+    let inlet = p.inlet();
+    let permit = inlet.reserve(1000).unwrap();
+    let (said, answer) = inlet.submit_body(move || (Some((batch(1, 3), permit)), name())).await;
+    assert_eq!(answer, Ok(Accepted { spans: 3 }));
+    assert_eq!(*names.lock().unwrap(), [said.unwrap()]);
+    let permit = inlet.reserve(1000).unwrap();
+    let (said, answer) = inlet
+        .submit_body(move || {
+            drop(permit);
+            (None, "not a trace")
+        })
+        .await;
+    assert_eq!((said, answer), (Some("not a trace"), Ok(Accepted { spans: 0 })));
+    let panic = || -> (Option<(Batch, Permit)>, ()) { panic!("a decoder's defect") };
+    assert_eq!(inlet.submit_body(panic).await, (None, Err(Refused::Failed)));
+    let s = p.ledger().snapshot();
+    assert_eq!((s.received_spans(), count(&s, Outcome::Kept, ""), s.in_flight()), (3, 3, 0));
+    assert_eq!(inlet.budget().used(), 0);
+    assert!(p.drain(GRACE).await.complete);
+    assert_eq!(inlet.submit_body(panic).await, (None, Err(Refused::Closing)));
+}

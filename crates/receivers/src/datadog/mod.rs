@@ -49,8 +49,8 @@ pub struct Receiver {
     config: Config,
     inlet: Inlet,
     containers: Arc<dyn ContainerResolver>,
-    /// Big bodies are decoded by so many threads at most.
-    decode_slots: Semaphore,
+    /// Big bodies are decoded by so many workers at most.
+    decode_slots: Arc<Semaphore>,
     resends: Arc<crate::resend::Resends>,
     info: info::Info,
     proxy: Proxy,
@@ -92,7 +92,7 @@ impl Receiver {
                 .unwrap_or(HeaderValue::from_static("unknown")),
             state: HeaderValue::try_from(info.hash()).unwrap_or(HeaderValue::from_static("")),
             resends: Arc::default(),
-            decode_slots: Semaphore::new(slots.min(Semaphore::MAX_PERMITS)),
+            decode_slots: Arc::new(Semaphore::new(slots.min(Semaphore::MAX_PERMITS))),
             config,
             inlet,
             containers,

@@ -2,7 +2,7 @@
 //! its own metrics (datadog-agent:pkg/trace/info/stats.go). Counted once a
 //! request, and only where somebody reads it.
 
-use super::request as req;
+use super::request::{self as req, Said};
 use crate::server::Request;
 use spanloom_model::{Batch, Chunk, PRIORITY_NONE, Protocol, keys};
 use std::collections::HashMap;
@@ -55,14 +55,19 @@ pub(super) struct Seen {
     traces: u64,
     spans: u64,
     bytes: u64,
-    priorities: HashMap<Option<i32>, u64>,
+    /// Chunks by priority: few ones.
+    priorities: Vec<(Option<i32>, u64)>,
 }
 
 impl Seen {
     pub(super) fn new(batch: &Batch, bytes: u64) -> Self {
-        let mut priorities = HashMap::new();
+        let mut priorities: Vec<(Option<i32>, u64)> = Vec::new();
         for chunk in &batch.chunks {
-            *priorities.entry(priority(batch, chunk)).or_default() += 1;
+            let priority = priority(batch, chunk);
+            match priorities.iter_mut().find(|(p, _)| *p == priority) {
+                Some((_, n)) => *n += 1,
+                None => priorities.push((priority, 1)),
+            }
         }
         Self {
             service: batch.spans.first().map_or("", |s| batch.str(s.service)).to_owned(),
@@ -77,15 +82,16 @@ impl Seen {
 /// Counts requests by source. Shared by the receiver and the reader.
 #[derive(Default)]
 pub struct Sources {
-    rows: Mutex<HashMap<String, SourceCounts>>,
+    rows: Mutex<HashMap<String, SourceCounts, foldhash::fast::RandomState>>,
 }
 
 impl Sources {
     pub(super) fn count(&self, request: &Request, version: Protocol, seen: Option<Seen>, end: &End) {
         let service = seen.as_ref().map_or("", |s| s.service.as_str());
-        let mut tags = tags(request, version, service);
-        let flags = req::client_flags(request);
-        let claimed = req::count(request.header("x-datadog-trace-count"));
+        let said = Said::of(&request.head.headers);
+        let mut tags = tags(&said, request.conn.transport.name(), version, service);
+        let flags = said.client_flags();
+        let claimed = req::count(said.trace_count);
         let mut rows = self.rows.lock().unwrap_or_else(PoisonError::into_inner);
         if rows.len() >= MAX && !rows.contains_key(&tags) {
             tags.clear();
@@ -129,17 +135,17 @@ fn priority(batch: &Batch, chunk: &Chunk) -> Option<i32> {
 }
 
 /// The Agent's tags, in its order; without those that are empty.
-fn tags(request: &Request, version: Protocol, service: &str) -> String {
+fn tags(said: &Said<'_>, transport: &str, version: Protocol, service: &str) -> String {
     let name = version.name();
     let mut out = String::with_capacity(160);
     for (key, value) in [
-        ("lang", request.header("datadog-meta-lang")),
-        ("lang_version", request.header("datadog-meta-lang-version")),
-        ("lang_vendor", request.header("datadog-meta-lang-interpreter-vendor")),
-        ("interpreter", request.header("datadog-meta-lang-interpreter")),
-        ("tracer_version", request.header("datadog-meta-tracer-version")),
+        ("lang", said.lang),
+        ("lang_version", said.lang_version),
+        ("lang_vendor", said.lang_vendor),
+        ("interpreter", said.interpreter),
+        ("tracer_version", said.tracer_version),
         ("endpoint_version", name.strip_prefix("datadog_").unwrap_or(name)),
-        ("connection_type", request.conn.transport.name()),
+        ("connection_type", transport),
         ("service", service),
     ] {
         if value.is_empty() {
@@ -151,6 +157,10 @@ fn tags(request: &Request, version: Protocol, service: &str) -> String {
         out.push_str(key);
         out.push(':');
         let value = value.get(..value.floor_char_boundary(VALUE_BYTES)).unwrap_or_default();
+        if value.bytes().all(|b| matches!(b, b' '..=b'~') && !matches!(b, b',' | b'|' | b'#')) {
+            out.push_str(value);
+            continue;
+        }
         // What would end a tag or a line of DogStatsD.
         out.extend(
             value.chars().map(|c| if matches!(c, ',' | '|' | '#') || c.is_control() { '_' } else { c }),

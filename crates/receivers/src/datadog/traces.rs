@@ -1,8 +1,9 @@
 //! The trace endpoints (datadog-agent:pkg/trace/api/api.go).
 
+use super::container::ContainerResolver;
 use super::sources::{End, Seen};
 use super::tee::Kept;
-use super::{Receiver, request as req};
+use super::{Receiver, request as req, request::Said};
 use crate::answer::{self, Answer};
 use crate::body::{self, BodyError, Received};
 use crate::intake::Counted;
@@ -14,6 +15,7 @@ use spanloom_codec::DecodeError;
 use spanloom_codec::datadog::{Encoding, RequestMeta, decode_traces};
 use spanloom_model::{Attr, Batch, Intake, Protocol, Value, keys};
 use spanloom_pipeline::{PayloadOutcome, RatesSnapshot, Refused};
+use std::sync::Arc;
 use tokio::time::Instant;
 
 /// Bodies up to this size are decoded where they are received; decoding them
@@ -44,20 +46,29 @@ struct Meta {
 
 impl Receiver {
     pub(super) async fn traces(&self, request: &mut Request, version: Protocol) -> Answer {
+        let said = Said::of(&request.head.headers);
         let encoding = match version {
             Protocol::DatadogV05 | Protocol::DatadogV07 | Protocol::DatadogV1 => Encoding::Msgpack,
-            _ => req::encoding(request.header("content-type")),
+            _ => req::encoding(said.content_type),
         };
-        if let Some(refusal) = refuse(request, version, encoding) {
+        if let Some(refusal) = refuse(said.fetch_site, version, encoding) {
             return refusal;
         }
         let mut counted = Counted::new(self.inlet.ledger(), version);
-        counted.traces = req::count(request.header("x-datadog-trace-count"));
+        counted.traces = req::count(said.trace_count);
+        let intake = Intake {
+            protocol: version,
+            transport: request.conn.transport,
+            client: said.client_flags(),
+            received_at: self.inlet.now(),
+            ..Intake::default()
+        };
+        let meta = self.meta(request, &said);
         // The answer tells the rates of before: what this body changes in them
         // is told to the next, as the Agent does.
         let rates = self.inlet.rates().snapshot();
         let mut seen = None;
-        let taken = self.take(request, version, encoding, &mut counted, &mut seen).await;
+        let taken = self.take(request, encoding, intake, meta, &mut counted, &mut seen).await;
         if let Some(sources) = &self.config.sources {
             sources.count(request, version, seen, &ended(&taken));
         }
@@ -74,8 +85,9 @@ impl Receiver {
     async fn take(
         &self,
         request: &mut Request,
-        version: Protocol,
         encoding: Encoding,
+        intake: Intake,
+        meta: Meta,
         counted: &mut Counted,
         seen: &mut Option<Seen>,
     ) -> Result<(), Failure> {
@@ -84,56 +96,72 @@ impl Receiver {
         if encoding == Encoding::Msgpack && request.length().is_some_and(|n| n > max) {
             return Err(Failure::TooLarge);
         }
-        let intake = Intake {
-            protocol: version,
-            transport: request.conn.transport,
-            client: req::client_flags(request),
-            received_at: self.inlet.now(),
-            ..Intake::default()
-        };
-        let meta = self.meta(request);
-        let Received { bytes, more, mut permit } =
+        let Received { bytes, more, permit } =
             match body::receive(request, &self.inlet, self.body_limits()).await {
                 Ok(received) => received,
                 Err(BodyError::Busy) => return Err(Failure::Overload("memory")),
                 Err(BodyError::Timeout) => return Err(Failure::Slow),
                 Err(BodyError::Ended) => return Err(Failure::Decode(DecodeError::UnexpectedEof)),
             };
-        counted.bytes = bytes.len() as u64;
+        let size = bytes.len() as u64;
+        counted.bytes = size;
         // The Agent's msgpack reader reads once more to see the end, and finds
         // its limit used up when the body is exactly as long.
-        if encoding == Encoding::Msgpack && bytes.len() as u64 >= max {
+        if encoding == Encoding::Msgpack && size >= max {
             return Err(Failure::TooLarge);
         }
         let working = self.resends.begin(&bytes, std::time::Instant::now());
-        let decoded = if bytes.len() <= INLINE_BYTES {
-            decode(version, encoding, bytes, intake, &meta)
-        } else {
-            let slot = tokio::time::timeout_at(slot_by.min(request.deadline), self.decode_slots.acquire());
-            let Ok(Ok(_slot)) = slot.await else { return Err(Failure::Overload("decoders")) };
-            let work = move || decode(version, encoding, bytes, intake, &meta);
-            match tokio::task::spawn_blocking(work).await {
-                Ok(decoded) => decoded,
-                Err(_) => Err(DecodeError::new("internal error")),
-            }
+        let small = bytes.len() <= INLINE_BYTES;
+        let (again, fingerprint) = (working.again, working.fingerprint());
+        let (containers, look) = (Arc::clone(&self.containers), self.config.sources.is_some());
+        let decode = move || {
+            let mut batch = decode(intake.protocol, encoding, bytes, intake, &meta)?;
+            batch.intake.resent = again;
+            batch.intake.fingerprint = fingerprint;
+            add_container_tags(&*containers, &mut batch);
+            let seen = look.then(|| Seen::new(&batch, size));
+            Ok((batch, seen))
         };
-        let mut batch = match decoded {
-            Ok(batch) => batch,
+        let (decoded, submitted) = if small {
+            match decode() {
+                Ok((batch, seen)) => (Some(Ok(seen)), self.inlet.submit(batch, permit).await),
+                Err(error) => (Some(Err(error)), Err(Refused::Failed)),
+            }
+        } else {
+            let slot = Arc::clone(&self.decode_slots).acquire_owned();
+            let slot = tokio::time::timeout_at(slot_by.min(request.deadline), slot);
+            let Ok(Ok(slot)) = slot.await else { return Err(Failure::Overload("decoders")) };
+            let decode = move || {
+                // Others may decode while the batch is worked on.
+                let _slot = slot;
+                match decode() {
+                    Ok((batch, seen)) => (Some((batch, permit)), Ok(seen)),
+                    Err(error) => (None, Err(error)),
+                }
+            };
+            self.inlet.submit_body(decode).await
+        };
+        let failed = match decoded {
+            Some(Ok(found)) => {
+                *seen = found;
+                None
+            }
+            Some(Err(error)) => Some(error),
+            // It was called, and panicked.
+            None if submitted == Err(Refused::Failed) => Some(DecodeError::new("internal error")),
+            None => None,
+        };
+        match failed {
             // The value would have gone on beyond the limit.
-            Err(DecodeError::UnexpectedEof | DecodeError::TooFewBytes) if more => {
+            Some(DecodeError::UnexpectedEof | DecodeError::TooFewBytes) if more => {
                 return Err(Failure::TooLarge);
             }
-            Err(error) => {
+            Some(error) => {
                 working.answered(std::time::Instant::now(), true);
                 return Err(Failure::Decode(error));
             }
-        };
-        batch.intake.resent = working.again;
-        batch.intake.fingerprint = working.fingerprint();
-        self.add_container_tags(&mut batch);
-        *seen = self.config.sources.as_ref().map(|_| Seen::new(&batch, counted.bytes));
-        permit.resize(batch.size() as u64);
-        let submitted = self.inlet.submit(batch, permit).await;
+            None => {}
+        }
         // After a time-out nobody knows: the batch may still be kept.
         working.answered(std::time::Instant::now(), !matches!(submitted, Err(Refused::Timeout)));
         match submitted {
@@ -155,38 +183,13 @@ impl Receiver {
         }
     }
 
-    fn meta(&self, request: &Request) -> Meta {
+    fn meta(&self, request: &Request, said: &Said<'_>) -> Meta {
         Meta {
-            lang: request.header("datadog-meta-lang").into(),
-            lang_version: request.header("datadog-meta-lang-version").into(),
-            tracer_version: request.header("datadog-meta-tracer-version").into(),
+            lang: said.lang.into(),
+            lang_version: said.lang_version.into(),
+            tracer_version: said.tracer_version.into(),
             container_id: self.container_of(request),
-            process_tags: request.header("x-datadog-process-tags").into(),
-        }
-    }
-
-    /// Puts what is known about the container on the resources; overwrites
-    /// what a tracer sent.
-    fn add_container_tags(&self, batch: &mut Batch) {
-        for i in 0..batch.resources.len() {
-            let resource = batch.resources[i];
-            if resource.container_id.is_empty() {
-                continue;
-            }
-            let tags = self.containers.tags(batch.str(resource.container_id)).unwrap_or_default().join(",");
-            if tags.is_empty() {
-                continue;
-            }
-            let value = Value::Str(batch.arena.push(&tags));
-            let known =
-                batch.attrs(resource.attrs).iter().position(|a| batch.str(a.key) == keys::CONTAINER_TAGS);
-            match known {
-                Some(at) => batch.attrs[resource.attrs.start as usize + at].value = value,
-                None => {
-                    let key = batch.arena.push_static(keys::CONTAINER_TAGS);
-                    batch.resources[i].attrs = batch.extend_range(resource.attrs, Attr { key, value });
-                }
-            }
+            process_tags: said.process_tags.into(),
         }
     }
 
@@ -247,8 +250,32 @@ impl Receiver {
     pub(super) fn services(&self, request: &Request, json_only: bool) -> Answer {
         let version = if json_only { Protocol::DatadogV02 } else { Protocol::DatadogV04 };
         let encoding = req::encoding(request.header("content-type"));
-        refuse(request, version, encoding)
+        refuse(request.header("sec-fetch-site"), version, encoding)
             .unwrap_or_else(|| answer::typed(StatusCode::OK, answer::TEXT, "OK\n"))
+    }
+}
+
+/// Puts what is known about the container on the resources; overwrites
+/// what a tracer sent.
+fn add_container_tags(containers: &dyn ContainerResolver, batch: &mut Batch) {
+    for i in 0..batch.resources.len() {
+        let resource = batch.resources[i];
+        if resource.container_id.is_empty() {
+            continue;
+        }
+        let tags = containers.tags(batch.str(resource.container_id)).unwrap_or_default().join(",");
+        if tags.is_empty() {
+            continue;
+        }
+        let value = Value::Str(batch.arena.push(&tags));
+        let known = batch.attrs(resource.attrs).iter().position(|a| batch.str(a.key) == keys::CONTAINER_TAGS);
+        match known {
+            Some(at) => batch.attrs[resource.attrs.start as usize + at].value = value,
+            None => {
+                let key = batch.arena.push_static(keys::CONTAINER_TAGS);
+                batch.resources[i].attrs = batch.extend_range(resource.attrs, Attr { key, value });
+            }
+        }
     }
 }
 
@@ -265,12 +292,12 @@ fn ended(taken: &Result<(), Failure>) -> End {
 }
 
 /// What is refused by its headers alone.
-fn refuse(request: &Request, version: Protocol, encoding: Encoding) -> Option<Answer> {
+fn refuse(fetch_site: &str, version: Protocol, encoding: Encoding) -> Option<Answer> {
     if matches!(version, Protocol::DatadogV01 | Protocol::DatadogV02) && encoding == Encoding::Msgpack {
         let text = "unsupported media type: \"application/msgpack\"";
         return Some(answer::error(StatusCode::UNSUPPORTED_MEDIA_TYPE, text));
     }
-    if request.header("sec-fetch-site") == "cross-site" {
+    if fetch_site == "cross-site" {
         return Some(answer::error(StatusCode::FORBIDDEN, "cross-site request rejected"));
     }
     None
