@@ -19,6 +19,7 @@
 //! | `credit_cards.rs` | card numbers in tag values |
 //! | `peer_ip.rs` | IP addresses in peer tags of stats |
 //! | `sink.rs` | output that allocates only once it differs from the input |
+//! | `eight.rs` | eight bytes at once |
 //! | `chars.rs` | Unicode classes |
 #![forbid(unsafe_code)]
 
@@ -26,6 +27,7 @@ mod cache;
 mod chars;
 mod config;
 mod credit_cards;
+mod eight;
 mod json;
 mod memcached;
 mod obfuscator;
