@@ -12,6 +12,7 @@
 //! | `obfuscator.rs` | [`Obfuscator`]: the entry points, one per kind of text |
 //! | `sql/` | SQL: the built-in tokenizer and its filters, and the lexer of the `*_only` / `*_and_normalize` modes |
 //! | `cache.rs` | [`SqlCache`]: results of recent statements, bounded in bytes |
+//! | `change.rs` | [`Change`]: what becomes of a text, without the text |
 //! | `redis.rs` | Redis and Valkey commands |
 //! | `memcached.rs` | Memcached commands |
 //! | `json.rs` | JSON documents: MongoDB, Elasticsearch, OpenSearch, SQL execution plans |
@@ -24,6 +25,7 @@
 #![forbid(unsafe_code)]
 
 mod cache;
+mod change;
 mod chars;
 mod config;
 mod credit_cards;
@@ -38,6 +40,7 @@ mod sql;
 mod url;
 
 pub use cache::SqlCache;
+pub use change::Change;
 pub use config::{
     CacheConfig, Config, CreditCardConfig, Dbms, HttpConfig, JsonConfig, MemcachedConfig, RedisConfig,
     SqlConfig, SqlMode,
