@@ -22,33 +22,62 @@ const ISSUERS: [&[(u32, u32)]; 6] = [
     &[(222_100, 272_099), (500_000, 509_999), (560_000, 589_999), (600_000, 699_999)],
 ];
 
+const fn judge(number: u32) -> CardPrefix {
+    let digits = match number.checked_ilog10() {
+        Some(log) => log as usize + 1,
+        None => 1,
+    };
+    if digits > ISSUERS.len() {
+        return CardPrefix::No;
+    }
+    let mut divisor = 1;
+    let mut at = digits - 1;
+    while at < ISSUERS.len() {
+        let mut range = 0;
+        while range < ISSUERS[at].len() {
+            let (low, high) = ISSUERS[at][range];
+            if low / divisor <= number && number <= high / divisor {
+                return if divisor == 1 { CardPrefix::Yes } else { CardPrefix::Maybe };
+            }
+            range += 1;
+        }
+        divisor *= 10;
+        at += 1;
+    }
+    CardPrefix::No
+}
+
+/// The verdicts on numbers of up to three digits: hardly a value that is no card
+/// number needs more to be told.
+const SHORT: [CardPrefix; 1000] = {
+    let mut verdicts = [CardPrefix::No; 1000];
+    let mut number = 0;
+    while number < 1000 {
+        verdicts[number] = judge(number as u32);
+        number += 1;
+    }
+    verdicts
+};
+
 /// Judges the number formed by the first digits (up to six) of a value.
 pub fn card_prefix(number: u32) -> CardPrefix {
-    let digits = number.checked_ilog10().unwrap_or(0) as usize + 1;
-    let Some(own) = ISSUERS.get(digits - 1) else { return CardPrefix::No };
-    let within = |ranges: &[(u32, u32)], divisor: u32| {
-        ranges.iter().any(|&(low, high)| (low / divisor..=high / divisor).contains(&number))
-    };
-    if within(own, 1) {
-        return CardPrefix::Yes;
-    }
-    let longer = ISSUERS.iter().skip(digits).zip(1u32..);
-    if longer.into_iter().any(|(ranges, more)| within(ranges, 10u32.pow(more))) {
-        CardPrefix::Maybe
-    } else {
-        CardPrefix::No
+    match SHORT.get(number as usize) {
+        Some(verdict) => *verdict,
+        None => judge(number),
     }
 }
 
 /// Whether a whole value is a card number: 12 to 16 digits with blanks and
 /// dashes between them, beginning with an issuer's prefix, and with a valid
 /// checksum if `luhn` asks for one.
-pub fn is_card_number(value: &str, luhn: bool) -> bool {
-    let bytes = value.as_bytes();
+#[inline]
+pub fn is_card_number(value: impl AsRef<[u8]>, luhn: bool) -> bool {
+    let bytes = value.as_ref();
     // Most tag values end here.
-    if bytes.len() < 12 || !matches!(bytes[0], b' ' | b'-' | b'0'..=b'9') {
-        return false;
-    }
+    bytes.len() >= 12 && matches!(bytes[0], b' ' | b'-' | b'0'..=b'9') && reads_as_card(bytes, luhn)
+}
+
+fn reads_as_card(bytes: &[u8], luhn: bool) -> bool {
     let mut digits = [0u8; 16];
     let mut count = 0;
     let mut prefix = 0;
@@ -122,6 +151,7 @@ const SAFE_KEYS: [&str; 31] = [
 
 /// Whether the value of a tag is looked at: not for internal keys (leading
 /// `_`) and not for keys known to be harmless.
-pub fn key_may_hold_card(key: &str) -> bool {
-    !key.starts_with('_') && SAFE_KEYS.binary_search(&key).is_err()
+pub fn key_may_hold_card(key: impl AsRef<[u8]>) -> bool {
+    let key = key.as_ref();
+    !key.starts_with(b"_") && SAFE_KEYS.binary_search_by(|safe| safe.as_bytes().cmp(key)).is_err()
 }

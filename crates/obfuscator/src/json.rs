@@ -1,13 +1,14 @@
 //! JSON documents: keys and structure stay, every scalar becomes `"?"`.
 //! Rules: `datadog-agent:pkg/obfuscate/json.go`.
 //!
-//! One pass over the bytes with an explicit stack (one byte a level), so that
+//! One pass over the bytes with an explicit stack (one bit a level), so that
 //! neither depth nor size of a document can hurt. Broken or cut documents keep
 //! what was already scrubbed, followed by `...`.
 
 use std::borrow::Cow;
 
 use crate::config::JsonConfig;
+use crate::eight::run_end;
 use crate::sink::Sink;
 
 /// Scrubs documents; `sql` obfuscates the values of `obfuscate_sql_values`.
@@ -24,12 +25,13 @@ pub(crate) fn obfuscate<'a>(
         bytes: text.as_bytes(),
         pos: 0,
         out: Sink::new(text),
-        stack: Vec::new(),
+        stack: Stack::default(),
         first: None,
         keep_from: None,
         wiped: false,
         transform: false,
         config,
+        any_keys: !config.keep_values.is_empty() || !config.obfuscate_sql_values.is_empty(),
         sql,
     };
     if scan.documents().is_none() {
@@ -44,12 +46,49 @@ enum Level {
     Array,
 }
 
+/// The open containers, one bit each: set for objects. A number holds the
+/// innermost ones, so that most documents need no memory for it.
+#[derive(Default)]
+struct Stack {
+    bits: u64,
+    depth: usize,
+    /// The outer ones, 64 each.
+    outer: Vec<u64>,
+}
+
+impl Stack {
+    fn len(&self) -> usize {
+        self.depth
+    }
+
+    fn last(&self) -> Option<Level> {
+        let level = if self.bits & 1 == 1 { Level::Object } else { Level::Array };
+        (self.depth > 0).then_some(level)
+    }
+
+    fn push(&mut self, level: Level) {
+        if self.depth > 0 && self.depth.is_multiple_of(64) {
+            self.outer.push(self.bits);
+        }
+        self.bits = self.bits << 1 | u64::from(level == Level::Object);
+        self.depth += 1;
+    }
+
+    fn pop(&mut self) {
+        self.depth = self.depth.saturating_sub(1);
+        self.bits >>= 1;
+        if self.depth > 0 && self.depth.is_multiple_of(64) {
+            self.bits = self.outer.pop().unwrap_or_default();
+        }
+    }
+}
+
 struct Scan<'a, 'c> {
     text: &'a str,
     bytes: &'a [u8],
     pos: usize,
     out: Sink<'a>,
-    stack: Vec<Level>,
+    stack: Stack,
     /// What the first container of the text was. After it, the reference takes
     /// top-level words for keys if it was an object.
     first: Option<Level>,
@@ -60,6 +99,8 @@ struct Scan<'a, 'c> {
     /// The next scalar goes through `sql`.
     transform: bool,
     config: &'c JsonConfig,
+    /// Some keys have a meaning.
+    any_keys: bool,
     sql: &'c dyn Fn(&str) -> String,
 }
 
@@ -71,7 +112,7 @@ impl<'a> Scan<'a, '_> {
     }
 
     fn push_from(&mut self, start: usize) {
-        self.out.push(&self.text[start..self.pos]);
+        self.out.piece(start..self.pos, false);
     }
 
     /// Documents in a row; `None` where the text breaks.
@@ -79,7 +120,7 @@ impl<'a> Scan<'a, '_> {
         self.skip_space();
         loop {
             self.value()?;
-            while let Some(&level) = self.stack.last() {
+            while let Some(level) = self.stack.last() {
                 self.skip_space();
                 let start = self.pos;
                 match (level, *self.bytes.get(self.pos)?) {
@@ -162,15 +203,18 @@ impl<'a> Scan<'a, '_> {
         // Keys are kept, so is what there is of a broken one.
         self.push_from(start);
         ended?;
-        let key = self.text[start..self.pos].trim_matches('"');
+        let key = start..self.pos;
         self.skip_space();
         if self.bytes.get(self.pos) != Some(&b':') {
             return None;
         }
-        if self.keep_from.is_none() && self.config.keep_values.iter().any(|k| k == key) {
-            self.keep_from = Some(self.stack.len() + 1);
-        } else if self.config.obfuscate_sql_values.iter().any(|k| k == key) {
-            self.transform = true;
+        if self.any_keys {
+            let key = self.text[key].trim_matches('"');
+            if self.keep_from.is_none() && self.config.keep_values.iter().any(|k| k == key) {
+                self.keep_from = Some(self.stack.len() + 1);
+            } else if self.config.obfuscate_sql_values.iter().any(|k| k == key) {
+                self.transform = true;
+            }
         }
         let colon = self.pos;
         self.pos += 1;
@@ -188,7 +232,7 @@ impl<'a> Scan<'a, '_> {
         let kept = self.keep_from.is_some();
         // The reference prints scalars between documents as if they were keys
         // when the first document is an object. Strings are values here.
-        let between = self.stack.is_empty() && self.first == Some(Level::Object);
+        let between = (self.stack.len() == 0) && self.first == Some(Level::Object);
         let shown = kept || (between && first != b'"');
         if between && !kept && first == b'"' {
             let ended = self.string();
@@ -197,8 +241,8 @@ impl<'a> Scan<'a, '_> {
         }
         if !transform && !shown {
             // Scalars in a row without a container share one placeholder.
-            if !(self.stack.is_empty() && self.wiped) {
-                self.out.push("\"?\"");
+            if !((self.stack.len() == 0) && self.wiped) {
+                self.out.fixed("\"?\"");
             }
             self.wiped = true;
         }
@@ -270,9 +314,9 @@ impl<'a> Scan<'a, '_> {
     fn string(&mut self) -> Option<()> {
         self.pos += 1;
         loop {
-            let rest = &self.bytes[self.pos..];
-            let run = rest.iter().position(|&b| b == b'"' || b == b'\\' || b < 0x20);
-            self.pos += run.unwrap_or(rest.len());
+            self.pos = run_end(self.bytes, self.pos, |eight| {
+                !(eight.is(b'"') | eight.is(b'\\') | eight.within(0, 0x1f))
+            });
             match *self.bytes.get(self.pos)? {
                 b'"' => {
                     self.pos += 1;

@@ -12,6 +12,7 @@
 //! | `obfuscator.rs` | [`Obfuscator`]: the entry points, one per kind of text |
 //! | `sql/` | SQL: the built-in tokenizer and its filters, and the lexer of the `*_only` / `*_and_normalize` modes |
 //! | `cache.rs` | [`SqlCache`]: results of recent statements, bounded in bytes |
+//! | `change.rs` | [`Change`]: what becomes of a text, without the text |
 //! | `redis.rs` | Redis and Valkey commands |
 //! | `memcached.rs` | Memcached commands |
 //! | `json.rs` | JSON documents: MongoDB, Elasticsearch, OpenSearch, SQL execution plans |
@@ -19,13 +20,16 @@
 //! | `credit_cards.rs` | card numbers in tag values |
 //! | `peer_ip.rs` | IP addresses in peer tags of stats |
 //! | `sink.rs` | output that allocates only once it differs from the input |
+//! | `eight.rs` | eight bytes at once |
 //! | `chars.rs` | Unicode classes |
 #![forbid(unsafe_code)]
 
 mod cache;
+mod change;
 mod chars;
 mod config;
 mod credit_cards;
+mod eight;
 mod json;
 mod memcached;
 mod obfuscator;
@@ -36,6 +40,7 @@ mod sql;
 mod url;
 
 pub use cache::SqlCache;
+pub use change::Change;
 pub use config::{
     CacheConfig, Config, CreditCardConfig, Dbms, HttpConfig, JsonConfig, MemcachedConfig, RedisConfig,
     SqlConfig, SqlMode,

@@ -3,6 +3,8 @@
 
 /// The command line: everything before the first CRLF, trimmed.
 pub(crate) fn command_line(command: &str) -> &str {
-    let end = memchr::memmem::find(command.as_bytes(), b"\r\n").unwrap_or(command.len());
+    let bytes = command.as_bytes();
+    let mut returns = memchr::memchr_iter(b'\r', bytes);
+    let end = returns.find(|at| bytes.get(at + 1) == Some(&b'\n')).unwrap_or(command.len());
     command[..end].trim()
 }

@@ -3,6 +3,7 @@
 use std::borrow::Cow;
 
 use crate::cache::SqlCache;
+use crate::change::Change;
 use crate::config::{Config, JsonConfig, RedisConfig};
 use crate::sql::{Sql, SqlError};
 use crate::{credit_cards, json, memcached, redis, sql, url};
@@ -75,22 +76,45 @@ impl Obfuscator {
         }
     }
 
-    /// As [`Obfuscator::sql_text`] through a cache. Failures are not cached,
-    /// nor are results with a `dbms` hint in the lexer modes, where the result
-    /// depends on it.
+    /// As [`Obfuscator::sql_text`] through a cache.
     pub fn sql_cached<'a>(&self, text: &'a str, dbms: Option<&str>, cache: &mut SqlCache) -> Cow<'a, str> {
-        if dbms.is_some_and(|_| self.config.sql.mode != crate::SqlMode::Builtin) {
-            return self.sql_text(text, dbms);
+        match self.sql_change(text, dbms, Some(cache)) {
+            Change::None => Cow::Borrowed(text),
+            Change::Part(place) => Cow::Borrowed(&text[place]),
+            Change::Text(result) => Cow::Owned(result.into_owned()),
         }
-        if let Some(result) = cache.get(text) {
-            return if result == text { Cow::Borrowed(text) } else { Cow::Owned(result.to_owned()) };
+    }
+
+    /// What becomes of a statement, through a cache if there is one. Failures
+    /// are not cached, nor are results with a `dbms` hint in the lexer modes,
+    /// where the result depends on it.
+    pub fn sql_change<'c>(
+        &self,
+        text: &str,
+        dbms: Option<&str>,
+        cache: Option<&'c mut SqlCache>,
+    ) -> Change<'c> {
+        let mut put_to = None;
+        if let Some(cache) = cache
+            && (dbms.is_none() || self.config.sql.mode == crate::SqlMode::Builtin)
+        {
+            let of = cache.fingerprint(text);
+            if cache.knows(text, of) {
+                return match cache.result(of) {
+                    Some(result) if result != text => Change::Text(Cow::Borrowed(result)),
+                    _ => Change::None,
+                };
+            }
+            put_to = Some((cache, of));
         }
         match self.sql(text, dbms) {
             Ok(sql) => {
-                cache.put(text, &sql.text);
-                sql.text
+                if let Some((cache, of)) = put_to {
+                    cache.put(text, of, &sql.text);
+                }
+                Change::between(text, sql.text)
             }
-            Err(_) => Cow::Borrowed(NON_PARSABLE_SQL),
+            Err(_) => Change::Text(Cow::Borrowed(NON_PARSABLE_SQL)),
         }
     }
 
@@ -158,12 +182,13 @@ impl Obfuscator {
 
     /// Whether the value of this tag has to be replaced by `?`, being a card
     /// number.
-    pub fn is_card(&self, key: &str, value: &str) -> bool {
+    #[inline]
+    pub fn is_card(&self, key: impl AsRef<[u8]>, value: impl AsRef<[u8]>) -> bool {
         let config = &self.config.credit_cards;
         config.enabled
             && credit_cards::is_card_number(value, config.luhn)
-            && credit_cards::key_may_hold_card(key)
-            && !config.keep_values.iter().any(|kept| kept == key)
+            && credit_cards::key_may_hold_card(&key)
+            && !config.keep_values.iter().any(|kept| kept.as_bytes() == key.as_ref())
     }
 }
 

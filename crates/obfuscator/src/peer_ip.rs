@@ -4,6 +4,8 @@
 use std::borrow::Cow;
 use std::net::Ipv6Addr;
 
+use memchr::memchr;
+
 const BLOCKED: &str = "blocked-ip-address";
 
 /// Local and metadata addresses, the same everywhere.
@@ -14,8 +16,11 @@ const SCHEMES: [&str; 5] = ["dnspoll", "ftp", "file", "http", "https"];
 /// Replaces the addresses of a comma-separated peer tag value and drops
 /// repetitions.
 pub fn quantize_peer_ip(value: &str) -> Cow<'_, str> {
-    if !value.contains(',') {
+    if memchr(b',', value.as_bytes()).is_none() {
         return quantize_one(value);
+    }
+    if is_list_of_others(value) {
+        return Cow::Borrowed(value);
     }
     let mut seen = foldhash::HashSet::default();
     let mut out = String::with_capacity(value.len());
@@ -32,16 +37,55 @@ pub fn quantize_peer_ip(value: &str) -> Cow<'_, str> {
     if out == value { Cow::Borrowed(value) } else { Cow::Owned(out) }
 }
 
+/// A short list without addresses and repetitions: what most lists are.
+fn is_list_of_others(list: &str) -> bool {
+    let mut seen = [""; 8];
+    for (count, part) in list.split(',').enumerate() {
+        if count == seen.len() || seen[..count].contains(&part) || quantize_one(part) != part {
+            return false;
+        }
+        seen[count] = part;
+    }
+    true
+}
+
 fn quantize_one(part: &str) -> Cow<'_, str> {
-    let (prefix, rest) = split_prefix(part);
-    let (host, port) = split_port(rest).map_or((rest, ""), |(host, port)| (host, port));
+    let (prefix, host, port) = match split_plain(part) {
+        Some((host, port)) => ("", host, port),
+        None => {
+            let (prefix, rest) = split_prefix(part);
+            let (host, port) = split_port(rest).unwrap_or((rest, ""));
+            (prefix, host, port)
+        }
+    };
     let Some(end) = address_end(host) else { return Cow::Borrowed(part) };
     let (address, suffix) = host.split_at(end);
     if ALLOWED.contains(&address) {
         return Cow::Borrowed(part);
     }
     let colon = if port.is_empty() { "" } else { ":" };
-    Cow::Owned(format!("{prefix}{BLOCKED}{colon}{port}{suffix}"))
+    let pieces = [prefix, BLOCKED, colon, port, suffix];
+    let mut out = String::with_capacity(pieces.iter().map(|piece| piece.len()).sum());
+    pieces.iter().for_each(|piece| out.push_str(piece));
+    Cow::Owned(out)
+}
+
+/// Host and port of what is no more than that: `None` where a prefix, brackets or
+/// a second colon may have a meaning.
+fn split_plain(part: &str) -> Option<(&str, &str)> {
+    let mut colon = None;
+    for (at, b) in part.bytes().enumerate() {
+        match b {
+            b'/' | b'[' | b']' => return None,
+            b':' if colon.replace(at).is_some() => return None,
+            _ => {}
+        }
+    }
+    match colon {
+        _ if part.starts_with("ip-") => None,
+        Some(at) => Some((&part[..at], &part[at + 1..])),
+        None => Some((part, "")),
+    }
 }
 
 /// `ip-` of EC2 host names, or a scheme with two or three slashes. What stands
@@ -86,7 +130,7 @@ fn address_end(text: &str) -> Option<usize> {
     if !bytes.first().is_some_and(|b| b.is_ascii_hexdigit() || *b == b':') {
         return None;
     }
-    match bytes.iter().find(|b| b".-_:%".contains(b))? {
+    match bytes.iter().find(|b| matches!(b, b'.' | b'-' | b'_' | b':' | b'%'))? {
         b':' => is_v6(text).then_some(text.len()),
         b'%' => None,
         &separator => v4_end(bytes, separator),

@@ -4,6 +4,8 @@
 use std::borrow::Cow;
 
 use crate::chars;
+use crate::eight::run_end;
+use crate::sink::Sink;
 
 /// Commands printed by [`quantize_redis`].
 const MAX_COMMANDS: usize = 3;
@@ -12,43 +14,55 @@ const TRUNCATION: &str = "...";
 /// The resource of a span: the names of up to three commands, upper-cased.
 /// Applied whatever the settings say.
 pub fn quantize_redis(text: &str) -> Cow<'_, str> {
-    let mut out = String::new();
+    let mut out = Sink::new(text);
     let mut truncated = false;
     let mut count = 0;
     for line in text.split('\n') {
         if count == MAX_COMMANDS {
             break;
         }
-        let mut words = line.split(' ').filter(|word| !word.is_empty());
-        let Some(verb) = words.next() else { continue };
+        let mut rest = line;
+        let Some(verb) = next_word(&mut rest) else { continue };
         if verb.ends_with(TRUNCATION) {
             truncated = true;
             continue;
         }
         let verb = upper(verb);
-        let second = words
-            .next()
-            .filter(|_| matches!(&*verb, "CLIENT" | "CLUSTER" | "COMMAND" | "CONFIG" | "DEBUG" | "SCRIPT"));
+        let second = match &*verb {
+            "CLIENT" | "CLUSTER" | "COMMAND" | "CONFIG" | "DEBUG" | "SCRIPT" => next_word(&mut rest),
+            _ => None,
+        };
         if second.is_some_and(|word| word.ends_with(TRUNCATION)) {
             truncated = true;
             continue;
         }
         for word in std::iter::once(&*verb).chain(second.map(upper).as_deref()) {
-            if !out.is_empty() {
-                out.push(' ');
+            if out.is_empty() {
+                out.push(word);
+            } else {
+                out.push_spaced(word);
             }
-            out.push_str(word);
         }
         count += 1;
         truncated = false;
     }
     if count == MAX_COMMANDS || truncated {
-        if !out.is_empty() {
-            out.push(' ');
+        if out.is_empty() {
+            out.push(TRUNCATION);
+        } else {
+            out.push_spaced(TRUNCATION);
         }
-        out.push_str(TRUNCATION);
     }
-    if out == text { Cow::Borrowed(text) } else { Cow::Owned(out) }
+    out.finish()
+}
+
+/// Takes the word at the front, words being parted by spaces.
+fn next_word<'a>(rest: &mut &'a str) -> Option<&'a str> {
+    let start = rest.bytes().position(|b| b != b' ')?;
+    let text = &rest[start..];
+    let (word, left) = text.split_at(text.bytes().position(|b| b == b' ').unwrap_or(text.len()));
+    *rest = left;
+    Some(word)
 }
 
 fn upper(text: &str) -> Cow<'_, str> {
@@ -112,6 +126,11 @@ fn is_wrapping(c: char) -> bool {
     c == '"' || c == '\'' || c.is_whitespace() || c.is_control()
 }
 
+/// Visible ASCII without quotes: nothing in it can wrap or part words.
+fn is_simple(word: &str) -> bool {
+    word.bytes().all(|b| matches!(b, b'!'..=b'~') && b != b'"' && b != b'\'')
+}
+
 /// The verb of a command as it would be looked up: without quotes around it,
 /// and cut where blanks other than the space glue arguments to it.
 fn verb_of(command: &str) -> &str {
@@ -120,21 +139,21 @@ fn verb_of(command: &str) -> &str {
 
 /// A `redis.raw_command`: one command a line, values replaced by `?`.
 pub(crate) fn obfuscate(text: &str) -> Cow<'_, str> {
-    let mut out = String::with_capacity(text.len());
+    let mut out = Sink::new(text);
     let mut lines = Lines { rest: text.trim() };
     let mut first = true;
-    let mut args = Vec::new();
+    let mut args = Vec::with_capacity(8);
     while let Some(verb) = lines.command(&mut args) {
         if verb.is_empty() && args.is_empty() && !lines.rest.is_empty() {
             continue;
         }
         if !first {
-            out.push('\n');
+            out.push("\n");
         }
         first = false;
         command(&mut out, verb, &mut args);
     }
-    if out == text { Cow::Borrowed(text) } else { Cow::Owned(out) }
+    out.finish()
 }
 
 /// Reads commands: separated by line breaks, their words by spaces, double
@@ -151,7 +170,7 @@ impl<'a> Lines<'a> {
             return None;
         }
         if self.rest.starts_with(' ') {
-            self.rest = self.rest.trim_start_matches([' ', '\t', '\r']);
+            self.rest = without_blanks(self.rest);
         }
         let end = self.rest.bytes().position(|b| b == b' ' || b == b'\n').unwrap_or(self.rest.len());
         let verb = &self.rest[..end];
@@ -161,7 +180,7 @@ impl<'a> Lines<'a> {
             self.rest = self.rest.strip_prefix('\n').unwrap_or(self.rest);
         }
         while !line_ended {
-            self.rest = self.rest.trim_start_matches([' ', '\t', '\r']);
+            self.rest = without_blanks(self.rest);
             if let Some(next) = self.rest.strip_prefix('\n') {
                 self.rest = next;
                 break;
@@ -180,34 +199,41 @@ impl<'a> Lines<'a> {
 
 /// Length of the argument at the front, and whether a quote in it stays open.
 fn argument(text: &str) -> (usize, bool) {
+    let bytes = text.as_bytes();
     let mut quoted = false;
-    let mut escaped = false;
-    for (at, b) in text.bytes().enumerate() {
-        match b {
-            b'\\' if !escaped => {
-                escaped = true;
-                continue;
-            }
-            b'"' if !escaped => quoted = !quoted,
-            b' ' | b'\n' if !quoted => return (at, false),
-            _ => {}
+    let mut at = 0;
+    loop {
+        at = run_end(bytes, at, |eight| {
+            !(eight.is(b' ') | eight.is(b'\n') | eight.is(b'"') | eight.is(b'\\'))
+        });
+        match bytes.get(at) {
+            None => return (text.len(), quoted),
+            Some(b'\\') => at += usize::from(matches!(bytes.get(at + 1), Some(b'\\' | b'"'))),
+            Some(b'"') => quoted = !quoted,
+            Some(_) if quoted => {}
+            Some(_) => return (at, false),
         }
-        escaped = false;
+        at += 1;
     }
-    (text.len(), quoted)
 }
 
-fn command(out: &mut String, verb: &str, args: &mut Vec<&str>) {
-    let name = verb_of(verb);
+/// Without blanks in front, save line breaks.
+fn without_blanks(text: &str) -> &str {
+    let start = text.bytes().position(|b| !matches!(b, b' ' | b'\t' | b'\r'));
+    &text[start.unwrap_or(text.len())..]
+}
+
+fn command(out: &mut Sink<'_>, verb: &str, args: &mut Vec<&str>) {
+    let name = if is_simple(verb) { verb } else { verb_of(verb) };
     let rule = rule(name);
-    let glued = name.len() < verb.trim_matches(is_wrapping).len();
+    let glued = name.len() < verb.len() && name.len() < verb.trim_matches(is_wrapping).len();
     if let Some(rule) = rule
         && (glued || args.iter().any(|arg| hides_words(arg)))
         && holds_values(rule, verb, args)
     {
         return cautious(out, verb, rule, glued, args);
     }
-    out.push_str(verb);
+    out.push(verb);
     if args.is_empty() {
         return;
     }
@@ -225,14 +251,16 @@ fn command(out: &mut String, verb: &str, args: &mut Vec<&str>) {
         Some(rule) => apply(rule, args),
     }
     for arg in args.iter() {
-        out.push(' ');
-        out.push_str(arg);
+        out.push_spaced(arg);
     }
 }
 
 /// An argument that consists of several words for Redis, or whose end is not
 /// where the reference sees it.
 fn hides_words(arg: &str) -> bool {
+    if is_simple(arg) {
+        return false;
+    }
     let arg = arg.trim_end();
     let (_, open) = argument(arg);
     let quotes = arg.starts_with('"') || arg.starts_with('\'');
@@ -263,14 +291,13 @@ fn holds_values(rule: Rule, verb: &str, args: &[&str]) -> bool {
 }
 
 /// Where the words of a command are not certain: the key at most.
-fn cautious(out: &mut String, verb: &str, rule: Rule, glued: bool, args: &[&str]) {
-    out.push_str(if glued { verb_of(verb) } else { verb });
+fn cautious(out: &mut Sink<'_>, verb: &str, rule: Rule, glued: bool, args: &[&str]) {
+    out.push(if glued { verb_of(verb) } else { verb });
     let keep_key = !glued && !matches!(rule, Rule::After(0));
     if let Some(key) = args.first().filter(|key| keep_key && !hides_words(key)) {
-        out.push(' ');
-        out.push_str(key);
+        out.push_spaced(key);
     }
-    out.push_str(" ?");
+    out.push_spaced("?");
 }
 
 fn apply(rule: Rule, args: &mut Vec<&str>) {

@@ -1,6 +1,7 @@
 //! Output that stays a piece of the input as long as both agree.
 
 use std::borrow::Cow;
+use std::ops::Range;
 
 /// Collects output. What comes from the input in one piece is kept as a range
 /// of it and copied only when something else follows; a text that is one piece
@@ -22,6 +23,34 @@ impl<'a> Sink<'a> {
 
     pub(crate) fn is_empty(&self) -> bool {
         self.start == self.end && self.own.as_ref().is_none_or(String::is_empty)
+    }
+
+    /// Adds the piece of the input at `place`, after a blank if it is `spaced`.
+    #[inline]
+    pub(crate) fn piece(&mut self, place: Range<usize>, spaced: bool) {
+        let at = self.end + usize::from(spaced);
+        if place.start == at && (!spaced || self.input.as_bytes()[self.end] == b' ') {
+            self.end = place.end;
+        } else {
+            self.detach(place, spaced);
+        }
+    }
+
+    /// Adds a `?`, after a blank if it is `spaced`.
+    #[inline]
+    pub(crate) fn placeholder(&mut self, spaced: bool) {
+        self.fixed(if spaced { " ?" } else { "?" });
+    }
+
+    /// Adds a text of the program.
+    #[inline]
+    pub(crate) fn fixed(&mut self, text: &'static str) {
+        if self.input.as_bytes()[self.end..].starts_with(text.as_bytes()) {
+            self.end += text.len();
+        } else {
+            self.own().push_str(text);
+            self.start = self.end;
+        }
     }
 
     /// Adds a text.
@@ -47,7 +76,17 @@ impl<'a> Sink<'a> {
             self.end = at + text.len();
             return;
         }
-        self.detach(text, slice, spaced);
+        match slice {
+            Some(at) => self.detach(at..at + text.len(), spaced),
+            None => {
+                let own = self.own();
+                if spaced {
+                    own.push(' ');
+                }
+                own.push_str(text);
+                self.start = self.end;
+            }
+        }
     }
 
     /// Where in the input a text lies, if it is a part of it.
@@ -57,25 +96,24 @@ impl<'a> Sink<'a> {
         (at + text.len() <= self.input.len()).then_some(at)
     }
 
-    /// Adds a text that does not continue the piece.
-    fn detach(&mut self, text: &str, slice: Option<usize>, spaced: bool) {
-        if spaced || slice.is_none() || !self.is_empty() {
-            let piece = &self.input[self.start..self.end];
-            // Blanks around tokens make the output a little longer at times.
-            let size = self.input.len() + self.input.len() / 8 + text.len();
-            let own = self.own.get_or_insert_with(|| String::with_capacity(size));
-            own.push_str(piece);
+    /// Adds a piece of the input that does not continue the last one.
+    fn detach(&mut self, place: Range<usize>, spaced: bool) {
+        if spaced || self.start != self.end {
+            let own = self.own();
             if spaced {
                 own.push(' ');
             }
-            if slice.is_none() {
-                own.push_str(text);
-            }
         }
-        match slice {
-            Some(at) => (self.start, self.end) = (at, at + text.len()),
-            None => self.start = self.end,
-        }
+        (self.start, self.end) = (place.start, place.end);
+    }
+
+    /// The copy of all that was pushed so far.
+    fn own(&mut self) -> &mut String {
+        // Blanks around tokens make the output a little longer at times.
+        let size = self.input.len() + self.input.len() / 8 + 16;
+        let own = self.own.get_or_insert_with(|| String::with_capacity(size));
+        own.push_str(&self.input[self.start..self.end]);
+        own
     }
 
     /// What was pushed; borrowed if it is a piece of the input.

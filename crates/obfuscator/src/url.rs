@@ -17,6 +17,9 @@ const MARK: &str = "/REDACTED/";
 /// Scrubs a URL.
 pub(crate) fn obfuscate(text: &str, config: HttpConfig) -> Cow<'_, str> {
     let any = config.remove_query_string || config.remove_paths_with_digits;
+    if !any && is_plain(text.as_bytes()) {
+        return Cow::Borrowed(text);
+    }
     let Some(mut url) = Url::parse(text) else {
         return if any { Cow::Borrowed(HIDDEN) } else { without_userinfo(text) };
     };
@@ -32,6 +35,75 @@ pub(crate) fn obfuscate(text: &str, config: HttpConfig) -> Cow<'_, str> {
         out = out.replace(MARK, HIDDEN);
     }
     if out == text { Cow::Borrowed(text) } else { Cow::Owned(out) }
+}
+
+/// What a byte may stand in, in the plainest of URLs.
+const IN_SCHEME: u8 = 1;
+const IN_HOST: u8 = 2;
+const IN_PATH: u8 = 4;
+const IN_QUERY: u8 = 8;
+const DIGIT: u8 = 16;
+const CLASS: [u8; 256] = {
+    let mut class = [0; 256];
+    let mut b = 0;
+    while b < 256 {
+        let c = b as u8;
+        if c.is_ascii_alphanumeric() || matches!(c, b'-' | b'_' | b'.' | b'~') {
+            class[b] |= IN_HOST | IN_PATH;
+        }
+        if c.is_ascii_lowercase() {
+            class[b] |= IN_SCHEME;
+        }
+        if c.is_ascii_digit() {
+            class[b] |= DIGIT;
+        }
+        // What `valid_encoding` lets pass, without the `%`.
+        if matches!(c, b'!' | b'$' | b'&'..=b',' | b'/' | b':' | b';' | b'=' | b'@' | b'[' | b']') {
+            class[b] |= IN_PATH;
+        }
+        if c >= b' ' && c != 0x7f && c != b'#' {
+            class[b] |= IN_QUERY;
+        }
+        b += 1;
+    }
+    class
+};
+
+fn class_end(bytes: &[u8], mut at: usize, class: u8) -> usize {
+    while at < bytes.len() && CLASS[usize::from(bytes[at])] & class != 0 {
+        at += 1;
+    }
+    at
+}
+
+/// A path, or `scheme://host` and what follows, without anything that would be
+/// read or printed in more than one way: neither user information nor escapes,
+/// nor a fragment. As [`Url`] prints it, it is the same; a test says so.
+fn is_plain(text: &[u8]) -> bool {
+    let mut at = 0;
+    if text.first() != Some(&b'/') {
+        let scheme = class_end(text, 0, IN_SCHEME);
+        if scheme == 0 || !text[scheme..].starts_with(b"://") {
+            return false;
+        }
+        let host = scheme + 3;
+        at = class_end(text, host, IN_HOST);
+        if at == host {
+            return false;
+        }
+        if text.get(at) == Some(&b':') {
+            at = class_end(text, at + 1, DIGIT);
+        }
+    } else if text.get(1) == Some(&b'/') {
+        return false;
+    }
+    if text.get(at) == Some(&b'/') {
+        at = class_end(text, at, IN_PATH);
+    }
+    if text.get(at) == Some(&b'?') {
+        at = class_end(text, at, IN_QUERY);
+    }
+    at == text.len()
 }
 
 /// Removes what may be user information from a text that is not a URL. An `@`
@@ -377,4 +449,32 @@ fn authority_host(scheme: &str, authority: &str) -> Option<Vec<u8>> {
 fn is_v6_literal(text: &str) -> bool {
     let (address, zone) = text.split_once('%').map_or((text, None), |(a, z)| (a, Some(z)));
     zone != Some("") && address.parse::<std::net::Ipv6Addr>().is_ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// All texts of up to four pieces that a URL consists of, and some longer ones.
+    #[test]
+    fn plain_urls_are_printed_as_they_are() {
+        const PIECES: [&str; 20] = [
+            "http", "ftp", "HTTP", "://", "//", "/", "a.b-c", "_x~", ":", ":80", "@", "?", "#", "a=b", "*",
+            "[", "%41", "é", " ", "\n",
+        ];
+        let mut plain = 0;
+        let mut texts = vec![String::new()];
+        for _ in 0..4 {
+            texts = texts.iter().flat_map(|text| PIECES.map(|piece| format!("{text}{piece}"))).collect();
+            for text in &texts {
+                for text in [text.clone(), format!("http://h{text}"), format!("/p?{text}")] {
+                    if is_plain(text.as_bytes()) {
+                        plain += 1;
+                        assert_eq!(Url::parse(&text).map(|url| url.print()).as_deref(), Some(&*text));
+                    }
+                }
+            }
+        }
+        assert!(plain > 10_000, "{plain}");
+    }
 }

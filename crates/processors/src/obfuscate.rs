@@ -5,7 +5,7 @@
 //! look; `docs/obfuscation.md` lists these differences.
 
 use spanloom_model::{Attr, Batch, Text, Value};
-use spanloom_obfuscator::{NON_PARSABLE_SQL, Obfuscator, SqlCache, SqlMode, quantize_redis};
+use spanloom_obfuscator::{Change, NON_PARSABLE_SQL, Obfuscator, SqlCache, SqlMode, quantize_redis};
 use std::borrow::Cow;
 use std::sync::Arc;
 
@@ -67,24 +67,22 @@ impl SpanObfuscator {
         let s = batch.spans[span];
         let dbms = self.dbms(batch, span);
         if !s.resource.is_empty() {
-            let text = batch.str(s.resource).to_owned();
             let mut tables = String::new();
-            let scrubbed = if self.obfuscator.config().sql.table_names {
-                match self.obfuscator.sql(&text, dbms.as_deref()) {
+            let text = batch.str(s.resource);
+            let change = if self.obfuscator.config().sql.table_names {
+                match self.obfuscator.sql(text, dbms.as_deref()) {
                     Ok(sql) => {
                         tables = sql.tables;
-                        sql.text
+                        Change::between(text, sql.text)
                     }
-                    Err(_) => Cow::Borrowed(NON_PARSABLE_SQL),
+                    Err(_) => Change::Text(Cow::Borrowed(NON_PARSABLE_SQL)),
                 }
             } else {
-                self.sql_text(&text, dbms.as_deref())
+                self.obfuscator.sql_change(text, dbms.as_deref(), self.cache.as_mut())
             };
-            if scrubbed != text {
-                batch.spans[span].resource = batch.arena.push(&scrubbed);
-            }
-            let query = Value::Str(batch.spans[span].resource);
-            set_tag(batch, span, "sql.query", query);
+            let resource = changed(batch, s.resource, change);
+            batch.spans[span].resource = resource;
+            set_tag(batch, span, "sql.query", resource);
             if !tables.is_empty() {
                 batch.set_str(span, "sql.tables", &tables);
             }
@@ -101,12 +99,10 @@ impl SpanObfuscator {
     fn sql_if_statement(&mut self, batch: &mut Batch, span: usize) {
         let s = batch.spans[span];
         let dbms = self.dbms(batch, span);
-        if is_statement(batch.str(s.resource)) {
-            let text = batch.str(s.resource).to_owned();
-            let scrubbed = self.sql_text(&text, dbms.as_deref());
-            if scrubbed != text {
-                batch.spans[span].resource = batch.arena.push(&scrubbed);
-            }
+        let text = batch.str(s.resource);
+        if is_statement(text) {
+            let change = self.obfuscator.sql_change(text, dbms.as_deref(), self.cache.as_mut());
+            batch.spans[span].resource = changed(batch, s.resource, change);
         }
         for key in ["sql.query", STATEMENTS[0], STATEMENTS[1]] {
             if batch.get_str(s.attrs, key).is_some_and(is_statement) {
@@ -124,41 +120,24 @@ impl SpanObfuscator {
     }
 
     fn sql_tag(&mut self, batch: &mut Batch, span: usize, key: &'static str, dbms: Option<&str>) {
-        let attrs = batch.spans[span].attrs;
-        let scrubbed = batch.get_str(attrs, key).and_then(|v| {
-            let new = self.sql_text(v, dbms);
-            (new != v).then(|| new.into_owned())
-        });
-        if let Some(text) = scrubbed {
-            batch.set_str(span, key, &text);
-        }
-    }
-
-    fn sql_text<'a>(&mut self, text: &'a str, dbms: Option<&str>) -> Cow<'a, str> {
-        match &mut self.cache {
-            Some(cache) => self.obfuscator.sql_cached(text, dbms, cache),
-            None => self.obfuscator.sql_text(text, dbms),
-        }
+        let Some(text) = batch.get_text(batch.spans[span].attrs, key) else { return };
+        let change = self.obfuscator.sql_change(batch.str(text), dbms, self.cache.as_mut());
+        change_tag(batch, span, key, text, change);
     }
 
     fn quantize(&self, batch: &mut Batch, span: usize) {
-        let scrubbed = {
-            let text = batch.str(batch.spans[span].resource);
-            let new = quantize_redis(text);
-            (new != text).then(|| new.into_owned())
-        };
-        if let Some(text) = scrubbed {
-            batch.spans[span].resource = batch.arena.push(&text);
-        }
+        let resource = batch.spans[span].resource;
+        let text = batch.str(resource);
+        let change = Change::between(text, quantize_redis(text));
+        batch.spans[span].resource = changed(batch, resource, change);
     }
 
     /// Card numbers in text tags, and in attributes of events.
     fn cards(&self, batch: &mut Batch, span: usize) {
         let s = batch.spans[span];
         for a in s.attrs.usize() {
-            let Some(attr) = batch.attrs.get(a).copied() else { continue };
-            if let Value::Str(text) = attr.value
-                && self.is_card(batch, attr.key, text)
+            if let Some(Attr { key, value: Value::Str(text) }) = batch.attrs.get(a)
+                && self.is_card(batch, *key, *text)
             {
                 batch.attrs[a].value = Value::Str(batch.arena.push_static("?"));
             }
@@ -176,12 +155,12 @@ impl SpanObfuscator {
 
     fn is_card(&self, batch: &Batch, key: Text, value: Text) -> bool {
         // The shortest card number has 12 digits.
-        value.len() >= 12 && self.obfuscator.is_card(batch.str(key), batch.str(value))
+        value.len() >= 12 && self.obfuscator.is_card(batch.arena.bytes(key), batch.arena.bytes(value))
     }
 
     /// `?` in place of a card number; `None` if the value stays as it is.
     fn event_card(&self, batch: &mut Batch, key: Text, value: Value) -> Option<Value> {
-        let number = |n: String| self.obfuscator.is_card(batch.str(key), &n);
+        let number = |n: String| self.obfuscator.is_card(batch.arena.bytes(key), &n);
         let hit = match value {
             Value::Str(text) => self.is_card(batch, key, text),
             Value::Int(n) => number(n.to_string()),
@@ -230,8 +209,9 @@ fn is_statement(text: &str) -> bool {
         && VERBS.iter().any(|v| word.eq_ignore_ascii_case(v))
 }
 
-/// Sets a text tag to a value that is in the arena already.
-fn set_tag(batch: &mut Batch, span: usize, key: &'static str, value: Value) {
+/// Sets a text tag to a text that is in the arena already.
+fn set_tag(batch: &mut Batch, span: usize, key: &'static str, text: Text) {
+    let value = Value::Str(text);
     let range = batch.spans[span].attrs;
     let there = range.usize().find(|a| {
         batch
@@ -248,16 +228,28 @@ fn set_tag(batch: &mut Batch, span: usize, key: &'static str, value: Value) {
     }
 }
 
-fn replace_tag(batch: &mut Batch, span: usize, key: &'static str, scrub: impl FnOnce(&str) -> Cow<'_, str>) {
-    let attrs = batch.spans[span].attrs;
-    // A part of the value is a change, too, although it may be borrowed.
-    let scrubbed = batch.get_str(attrs, key).and_then(|v| {
-        let new = scrub(v);
-        (new != v).then(|| new.into_owned())
-    });
-    if let Some(text) = scrubbed {
-        batch.set_str(span, key, &text);
+/// What became of a text of the batch.
+fn changed(batch: &mut Batch, text: Text, change: Change<'_>) -> Text {
+    match change {
+        Change::None => text,
+        Change::Part(place) if place.is_empty() => Text::EMPTY,
+        Change::Part(place) => text.slice(place.start, place.end),
+        Change::Text(new) => batch.arena.push(&new),
     }
+}
+
+fn change_tag(batch: &mut Batch, span: usize, key: &'static str, text: Text, change: Change<'_>) {
+    if change != Change::None {
+        let text = changed(batch, text, change);
+        set_tag(batch, span, key, text);
+    }
+}
+
+fn replace_tag(batch: &mut Batch, span: usize, key: &'static str, scrub: impl FnOnce(&str) -> Cow<'_, str>) {
+    let Some(text) = batch.get_text(batch.spans[span].attrs, key) else { return };
+    let value = batch.str(text);
+    let change = Change::between(value, scrub(value));
+    change_tag(batch, span, key, text, change);
 }
 
 #[cfg(test)]

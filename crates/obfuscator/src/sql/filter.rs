@@ -7,6 +7,7 @@ use super::quotes::ValuePlaces;
 use super::tables::Tables;
 use super::token::{Kind, Tokenizer};
 use super::{Options, Sql, SqlError, replace_digits};
+use crate::config::SqlConfig;
 use crate::sink::Sink;
 
 /// `$func$` bodies inside `$func$` bodies are not followed any deeper.
@@ -33,62 +34,139 @@ fn filter<'a>(
     depth: u32,
 ) -> Result<Sql<'a>, SqlError> {
     let config = options.config;
-    let mut out = Sink::new(text);
-    let mut tables = Tables::new(config.table_names, config.replace_digits);
-    let mut places = ValuePlaces::default();
-    let mut grouping = Grouping::default();
-    // Most tokens pass as they are; nothing below has a say in them.
+    let mut filter = Filter {
+        out: Sink::new(text),
+        tables: Tables::new(config.table_names, config.replace_digits),
+        places: ValuePlaces::default(),
+        grouping: Grouping::default(),
+        last: Kind::Start,
+        last_seen: Kind::Start,
+    };
+    // Without these options most tokens pass as they are or become one `?`.
     let plain = !config.table_names && !config.replace_digits;
-    let mut last = Kind::Start;
-    // As `last`, but blind to comments, which must not part `=` from its value.
-    let mut last_seen = Kind::Start;
-    while let Some(mut kind) = tokens.next()? {
-        let body;
-        let mut text = tokens.text();
-        if kind == Kind::Func {
-            body = function_body(text, options, literal_escapes, depth);
-            (kind, text) = body.as_deref().map_or((Kind::Literal, "?"), |body| (Kind::Other, body));
-        }
-        if plain && is_plain(kind) && grouping.is_idle() && !takes_the_next(last) {
-            if kind == Kind::Id || kind == Kind::Other {
-                places.word(text);
-            } else {
-                places.kind(kind);
-            }
-            if out.is_empty() || (kind == Kind::Equals && last == Kind::Colon) {
-                out.push(text);
-            } else {
-                out.push_spaced(text);
-            }
-            (last, last_seen) = (kind, kind);
+    while let Some(kind) = tokens.next()? {
+        if plain && filter.plain(kind, tokens) {
             continue;
         }
-        let read = kind;
+        if kind == Kind::Func {
+            match function_body(tokens.text(), options, literal_escapes, depth) {
+                Some(body) => filter.token(Kind::Other, &body, tokens, config)?,
+                None => filter.token(Kind::Literal, "?", tokens, config)?,
+            }
+        } else {
+            filter.token(kind, tokens.text(), tokens, config)?;
+        }
+    }
+    if filter.out.is_empty() {
+        return Err(SqlError::Empty);
+    }
+    Ok(Sql { text: filter.out.finish(), tables: filter.tables.finish() })
+}
+
+/// What is remembered between tokens.
+struct Filter<'a> {
+    out: Sink<'a>,
+    tables: Tables,
+    places: ValuePlaces,
+    grouping: Grouping,
+    last: Kind,
+    /// As `last`, but blind to comments, which must not part `=` from its value.
+    last_seen: Kind,
+}
+
+impl Filter<'_> {
+    /// The short way of [`Filter::token`] for what most statements consist of,
+    /// with the same result. Tells whether it went.
+    #[inline]
+    fn plain(&mut self, kind: Kind, tokens: &mut Tokenizer<'_>) -> bool {
+        if self.grouping.groups > 1 || takes_the_next(self.last) {
+            return false;
+        }
+        let Some(place) = tokens.place() else { return false };
+        let mut glued = false;
+        match kind {
+            Kind::Id | Kind::Other => {
+                self.places.word(tokens.bytes_at(&place));
+                self.grouping = Grouping::default();
+            }
+            Kind::Comma => {
+                self.places.kind(kind);
+                if self.grouping.in_values {
+                    (self.last, self.last_seen) = (Kind::Groupable, Kind::Groupable);
+                    return true;
+                }
+                glued = true;
+            }
+            Kind::Open if self.grouping.groups > 0 => return false,
+            Kind::Open | Kind::Close => self.places.kind(kind),
+            Kind::Equals
+            | Kind::Select
+            | Kind::From
+            | Kind::Join
+            | Kind::Into
+            | Kind::Update
+            | Kind::Delete
+            | Kind::Colon
+            | Kind::Dot => {
+                self.places.kind(kind);
+                self.grouping = Grouping::default();
+                glued = kind == Kind::Equals && self.last == Kind::Colon;
+            }
+            Kind::Literal => {
+                self.places.kind(kind);
+                self.grouping.groups += usize::from(self.last == Kind::Open);
+                if !self.grouping.in_values {
+                    self.grouping.in_values = true;
+                    self.out.placeholder(!self.out.is_empty());
+                }
+                (self.last, self.last_seen) = (Kind::Groupable, Kind::Groupable);
+                if self.places.takes_any_value() {
+                    tokens.skip_values();
+                }
+                return true;
+            }
+            _ => return false,
+        }
+        self.out.piece(place, !glued && !self.out.is_empty());
+        (self.last, self.last_seen) = (kind, kind);
+        true
+    }
+
+    /// One token, printed as `text` unless a filter says otherwise.
+    fn token(
+        &mut self,
+        read: Kind,
+        text: &str,
+        tokens: &Tokenizer<'_>,
+        config: &SqlConfig,
+    ) -> Result<(), SqlError> {
+        let digits;
+        let (mut kind, mut text) = (read, text);
+        let last = self.last;
         let value_place = match kind {
             Kind::Id | Kind::Other => {
-                places.word(text);
+                self.places.word(text.as_bytes());
                 false
             }
-            Kind::DoubleQuoted => places.quoted(tokens.peek_visible() == Some(b'.')),
+            Kind::DoubleQuoted => self.places.quoted(tokens.peek_visible() == Some(b'.')),
             Kind::Bracketed => {
                 kind = Kind::DoubleQuoted;
-                let _ = places.quoted(true);
+                let _ = self.places.quoted(true);
                 false
             }
             _ => {
-                places.kind(kind);
+                self.places.kind(kind);
                 false
             }
         };
-        kind = tables.see(last, kind, text);
+        kind = self.tables.see(last, kind, text);
 
         let mut shown;
         (kind, shown) = discard(kind, last, config.keep_sql_alias)?;
 
         // Replace.
         let literal = matches!(kind, Kind::Literal | Kind::Question);
-        let value = kind == Kind::DoubleQuoted && (last_seen == Kind::Equals || value_place);
-        let digits;
+        let value = kind == Kind::DoubleQuoted && (self.last_seen == Kind::Equals || value_place);
         if last == Kind::Savepoint || literal || value {
             kind = groupable(kind);
             shown = true;
@@ -98,42 +176,34 @@ fn filter<'a>(
             text = &digits;
         }
 
-        let grouped = grouping.see(kind, last);
+        let grouped = self.grouping.see(kind, last);
         kind = grouped.kind;
         if shown && grouped.shown {
             let glued = kind == Kind::Comma || (kind == Kind::Equals && last == Kind::Colon);
             if grouped.nested {
-                if !out.is_empty() {
-                    out.push(" ");
+                if !self.out.is_empty() {
+                    self.out.push(" ");
                 }
-                out.push("(");
+                self.out.push("(");
             }
-            if out.is_empty() || glued {
-                out.push(text);
+            if self.out.is_empty() || glued {
+                self.out.push(text);
             } else {
-                out.push_spaced(text);
+                self.out.push_spaced(text);
             }
         }
-        last = kind;
+        self.last = kind;
         if read != Kind::Comment {
-            last_seen = kind;
+            self.last_seen = kind;
         }
+        Ok(())
     }
-    if out.is_empty() {
-        return Err(SqlError::Empty);
-    }
-    Ok(Sql { text: out.finish(), tables: tables.finish() })
-}
-
-/// Tokens that no filter changes, drops or counts by themselves.
-fn is_plain(kind: Kind) -> bool {
-    use Kind::{Colon, Delete, Dot, Equals, From, Id, Into, Join, Other, Select, Update};
-    matches!(kind, Id | Other | Select | Update | Delete | From | Into | Join | Equals | Colon | Dot)
 }
 
 /// Tokens that change what becomes of the one after them.
+#[inline]
 fn takes_the_next(last: Kind) -> bool {
-    matches!(last, Kind::As | Kind::FilteredBracket | Kind::Savepoint)
+    matches!(last, Kind::As | Kind::FilteredBracket | Kind::Savepoint | Kind::GroupableOpen)
 }
 
 /// A body that cannot be obfuscated is a string like any other.
@@ -186,11 +256,6 @@ struct Grouped {
 }
 
 impl Grouping {
-    /// Nothing is being merged.
-    fn is_idle(&self) -> bool {
-        !self.in_values && self.groups == 0
-    }
-
     fn see(&mut self, kind: Kind, last: Kind) -> Grouped {
         let is_groupable = matches!(kind, Kind::Groupable | Kind::GroupableOpen);
         if (last == Kind::Open && is_groupable) || (kind == Kind::Open && self.groups > 0) {

@@ -127,10 +127,10 @@ impl<'c> Replacer<'c> {
                 t if t.eq_ignore_ascii_case("select") => self.places.kind(token::Kind::Select),
                 t if t.eq_ignore_ascii_case("update") => self.places.kind(token::Kind::Update),
                 t if t.eq_ignore_ascii_case("delete") => self.places.kind(token::Kind::Delete),
-                t => self.places.word(t),
+                t => self.places.word(t.as_bytes()),
             },
             Kind::Alias => self.places.kind(token::Kind::As),
-            Kind::Operator if token.text == "::" => self.places.word("::"),
+            Kind::Operator if token.text == "::" => self.places.word(b"::"),
             _ => self.places.kind(match token.text {
                 "(" => token::Kind::Open,
                 ")" => token::Kind::Close,

@@ -37,27 +37,27 @@ enum State {
 impl ValuePlaces {
     /// An unquoted word.
     #[inline]
-    pub(super) fn word(&mut self, text: &str) {
-        let first = text.as_bytes().first().map_or(0, |b| b | 0x20);
+    pub(super) fn word(&mut self, text: &[u8]) {
+        let first = text.first().map_or(0, |b| b | 0x20);
         if self.state == State::Names && !matches!(first, b'v' | b'c' | b'e' | b'b' | b':') {
             // No word that matters: nearly all of them.
             self.name_next = false;
-            self.after_dot = text.ends_with('.');
+            self.after_dot = text.last() == Some(&b'.');
             return;
         }
         self.word_of_weight(text, first);
     }
 
-    fn word_of_weight(&mut self, text: &str, first: u8) {
-        let is = |word: &str| text.eq_ignore_ascii_case(word);
-        self.name_next = text == "::" || (first == b'b' && is("by"));
+    fn word_of_weight(&mut self, text: &[u8], first: u8) {
+        let is = |word: &str| text.eq_ignore_ascii_case(word.as_bytes());
+        self.name_next = text == b"::" || (first == b'b' && is("by"));
         match self.state {
             State::Values => {}
             State::Procedure { call } => {
                 if self.named && !self.after_dot && !call {
                     self.state = State::Arguments;
                 } else {
-                    self.named = !text.ends_with('.');
+                    self.named = text.last() != Some(&b'.');
                 }
             }
             State::Arguments => {}
@@ -71,11 +71,29 @@ impl ValuePlaces {
                 self.named = false;
             }
         }
-        self.after_dot = text.ends_with('.');
+        self.after_dot = text.last() == Some(&b'.');
+    }
+
+    /// Whether literals and the commas between them change nothing here.
+    #[inline]
+    pub(super) fn takes_any_value(&self) -> bool {
+        matches!(self.state, State::Names | State::Values | State::Arguments)
     }
 
     /// Any other token.
+    #[inline]
     pub(super) fn kind(&mut self, kind: Kind) {
+        if self.state == State::Names {
+            if kind != Kind::Comment {
+                self.name_next = kind == Kind::As;
+                self.after_dot = kind == Kind::Dot;
+            }
+            return;
+        }
+        self.kind_of_weight(kind);
+    }
+
+    fn kind_of_weight(&mut self, kind: Kind) {
         if kind != Kind::Comment {
             self.name_next = kind == Kind::As;
         }

@@ -8,6 +8,7 @@ use memchr::{memchr, memchr2, memmem};
 use super::SqlError;
 use crate::chars;
 use crate::config::Dbms;
+use crate::eight::{Eight, run_end};
 
 /// Kinds the filters tell apart. Everything else is [`Kind::Other`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -79,23 +80,59 @@ pub(super) struct Tokenizer<'a> {
     unescaped: String,
 }
 
-/// Classes of ASCII bytes, in one look-up.
+/// Classes of bytes, in one look-up: what may stand inside a name, and what a
+/// byte at the front of a token says about it.
 const IN_NAME: u8 = 1;
 const BLANK: u8 = 2;
+/// Begins a name.
+const LETTER: u8 = 4;
+const DIGIT: u8 = 8;
+/// A token of its own, whatever follows.
+const SIGN: u8 = 16;
 const CLASS: [u8; 256] = {
     let mut class = [0; 256];
     let mut b = 0;
     while b < 128 {
         let c = b as u8;
-        if c.is_ascii_alphanumeric() || matches!(c, b'_' | b'@' | b'#' | b'.' | b'*' | b'$') {
-            class[b] = IN_NAME;
-        } else if matches!(c, b' ' | 9..=13) {
-            class[b] = BLANK;
-        }
+        class[b] = match c {
+            b'a'..=b'z' | b'A'..=b'Z' | b'_' => IN_NAME | LETTER,
+            b'0'..=b'9' => IN_NAME | DIGIT,
+            b'@' | b'#' | b'.' | b'$' => IN_NAME,
+            b'*' => IN_NAME | SIGN,
+            b'(' | b')' | b',' | b';' | b'=' | b']' | b'+' | b'&' | b'|' | b'^' => SIGN,
+            b' ' | 9..=13 => BLANK,
+            _ => 0,
+        };
         b += 1;
     }
     class
 };
+
+fn is_class(b: u8, class: u8) -> bool {
+    CLASS[usize::from(b)] & class != 0
+}
+
+/// Where the run of [`IN_NAME`] ends that begins at `at`.
+#[inline]
+fn name_end(bytes: &[u8], mut at: usize) -> usize {
+    while at < bytes.len() && is_class(bytes[at], IN_NAME) {
+        at += 1;
+    }
+    at
+}
+
+/// The kind of a [`SIGN`].
+const fn sign(b: u8) -> Kind {
+    match b {
+        b'(' => Kind::Open,
+        b')' => Kind::Close,
+        b',' => Kind::Comma,
+        b';' => Kind::Semicolon,
+        b'=' => Kind::Equals,
+        b']' => Kind::BracketClose,
+        _ => Kind::Other,
+    }
+}
 
 fn is_leading(c: char) -> bool {
     c.is_ascii_alphabetic() || c == '_' || c == '@' || (!c.is_ascii() && chars::is_letter(c))
@@ -105,34 +142,68 @@ fn is_word(c: char) -> bool {
     is_leading(c) || c == '#'
 }
 
-fn keyword(text: &str) -> Kind {
-    let bytes = text.as_bytes();
-    if bytes.len() < 2 || bytes.len() > 9 || !bytes[0].is_ascii_alphabetic() {
+const KEYWORDS: [(&str, Kind); 21] = [
+    ("as", Kind::As),
+    ("null", Kind::Literal),
+    ("true", Kind::Literal),
+    ("drop", Kind::Other),
+    ("from", Kind::From),
+    ("into", Kind::Into),
+    ("join", Kind::Join),
+    ("false", Kind::Literal),
+    ("limit", Kind::Other),
+    ("alter", Kind::Other),
+    ("grant", Kind::Other),
+    ("begin", Kind::Other),
+    ("create", Kind::Other),
+    ("commit", Kind::Other),
+    ("revoke", Kind::Other),
+    ("select", Kind::Select),
+    ("update", Kind::Update),
+    ("delete", Kind::Delete),
+    ("insert", Kind::Other),
+    ("truncate", Kind::Other),
+    ("savepoin", Kind::Savepoint),
+];
+
+/// The keywords by [`slot`]; no two of them share one.
+const SLOTS: [(u64, Kind); 32] = {
+    let mut slots = [(0, Kind::Id); 32];
+    let mut k = 0;
+    while k < KEYWORDS.len() {
+        let text = KEYWORDS[k].0.as_bytes();
+        let mut word = 0;
+        let mut at = 0;
+        while at < text.len() {
+            word |= (text[at] as u64) << (8 * at);
+            at += 1;
+        }
+        assert!(slots[slot(word)].0 == 0);
+        slots[slot(word)] = (word, KEYWORDS[k].1);
+        k += 1;
+    }
+    slots
+};
+
+const fn slot(word: u64) -> usize {
+    (word.wrapping_mul(0x791e_1681_d224_1499) >> 59) as usize
+}
+
+/// The kind of the word at `start..end`.
+#[inline]
+fn keyword(bytes: &[u8], start: usize, end: usize) -> Kind {
+    let len = end - start;
+    if len > 9 {
         return Kind::Id;
     }
-    let is = |word: &str| text.eq_ignore_ascii_case(word);
-    match (bytes.len(), bytes[0] | 0x20) {
-        (2, b'a') if is("as") => Kind::As,
-        (4, b'n') if is("null") => Kind::Literal,
-        (4, b't') if is("true") => Kind::Literal,
-        (4, b'd') if is("drop") => Kind::Other,
-        (4, b'f') if is("from") => Kind::From,
-        (4, b'i') if is("into") => Kind::Into,
-        (4, b'j') if is("join") => Kind::Join,
-        (5, b'f') if is("false") => Kind::Literal,
-        (5, b'l') if is("limit") => Kind::Other,
-        (5, b'a') if is("alter") => Kind::Other,
-        (5, b'g') if is("grant") => Kind::Other,
-        (5, b'b') if is("begin") => Kind::Other,
-        (6, b'c') if is("create") || is("commit") => Kind::Other,
-        (6, b'r') if is("revoke") => Kind::Other,
-        (6, b's') if is("select") => Kind::Select,
-        (6, b'u') if is("update") => Kind::Update,
-        (6, b'd') if is("delete") => Kind::Delete,
-        (6, b'i') if is("insert") => Kind::Other,
-        (8, b't') if is("truncate") => Kind::Other,
-        (9, b's') if is("savepoint") => Kind::Savepoint,
-        _ => Kind::Id,
+    let word = Eight::load(bytes, start).lower(len);
+    let (known, kind) = SLOTS[slot(word)];
+    match kind {
+        _ if known != word => Kind::Id,
+        Kind::Savepoint if len < 9 || bytes[end - 1] | 0x20 != b't' => Kind::Id,
+        Kind::Savepoint => kind,
+        _ if len > 8 => Kind::Id,
+        _ => kind,
     }
 }
 
@@ -156,6 +227,19 @@ impl<'a> Tokenizer<'a> {
     /// The text of the last token as it would be printed.
     pub(super) fn text(&self) -> &str {
         if self.text_is_unescaped { &self.unescaped } else { &self.src[self.text.clone()] }
+    }
+
+    /// Where the text of the last token lies in the statement, unless it had
+    /// escapes to undo.
+    #[inline]
+    pub(super) fn place(&self) -> Option<Range<usize>> {
+        (!self.text_is_unescaped).then(|| self.text.clone())
+    }
+
+    /// The bytes of a place of the statement.
+    #[inline]
+    pub(super) fn bytes_at(&self, place: &Range<usize>) -> &'a [u8] {
+        &self.bytes[place.clone()]
     }
 
     /// Where the last token stands, if it is a string in single quotes.
@@ -189,13 +273,42 @@ impl<'a> Tokenizer<'a> {
     }
 
     /// The kind of the next token, or `None` at the end.
+    #[inline]
     pub(super) fn next(&mut self) -> Result<Option<Kind>, SqlError> {
+        let bytes = self.bytes;
+        let mut start = self.pos;
+        while start < bytes.len() && is_class(bytes[start], BLANK) {
+            start += 1;
+        }
+        let Some(&first) = bytes.get(start) else {
+            self.pos = start;
+            return Ok(None);
+        };
+        if is_class(first, LETTER) {
+            self.pos = start + 1;
+            return Ok(Some(self.identifier(start)));
+        }
+        if is_class(first, SIGN) {
+            self.pos = start + 1;
+            return Ok(Some(self.token(sign(first), start)));
+        }
+        if is_class(first, DIGIT) {
+            self.pos = start;
+            self.number(false);
+            return Ok(Some(self.token(Kind::Literal, start)));
+        }
+        self.next_of_rest()
+    }
+
+    /// As [`Tokenizer::next`], for what does not begin with an ASCII letter, a
+    /// digit or a plain sign.
+    fn next_of_rest(&mut self) -> Result<Option<Kind>, SqlError> {
         // One NUL between tokens is a blank to the reference, except in front.
         if self.pos > 0 && self.byte() == Some(0) {
             self.pos += 1;
         }
         let first = loop {
-            while self.byte().is_some_and(|b| CLASS[usize::from(b)] == BLANK) {
+            while self.byte().is_some_and(|b| is_class(b, BLANK)) {
                 self.pos += 1;
             }
             match self.char() {
@@ -219,13 +332,7 @@ impl<'a> Tokenizer<'a> {
         let next = self.byte();
         let postgres = self.dbms == Dbms::Postgres;
         let kind = match first {
-            '(' => Kind::Open,
-            ')' => Kind::Close,
-            ',' => Kind::Comma,
-            ';' => Kind::Semicolon,
-            '=' => Kind::Equals,
-            ']' => Kind::BracketClose,
-            '+' | '*' | '&' | '|' | '^' => Kind::Other,
+            '(' | ')' | ',' | ';' | '=' | ']' | '+' | '*' | '&' | '|' | '^' => sign(first as u8),
             '\'' => {
                 self.quoted(b'\'', false)?;
                 Kind::Literal
@@ -353,17 +460,67 @@ impl<'a> Tokenizer<'a> {
         Ok(Some(self.token(kind, start)))
     }
 
+    /// Behind a value of a list: skips the commas and values that follow, as
+    /// far as these are plain numbers, strings without escapes and the like.
+    /// What is left where it stops, [`Tokenizer::next`] reads.
+    #[inline]
+    pub(super) fn skip_values(&mut self) {
+        while let Some(end) = self.value_after_comma() {
+            self.pos = end;
+        }
+    }
+
+    /// Where the value ends that follows the next comma.
+    #[inline]
+    fn value_after_comma(&self) -> Option<usize> {
+        let comma = self.blanks_from(self.pos);
+        if *self.bytes.get(comma)? != b',' {
+            return None;
+        }
+        let start = self.blanks_from(comma + 1);
+        let end = match *self.bytes.get(start)? {
+            b'0'..=b'9' => self.digits_from(start),
+            b'$' | b'-' => {
+                let digits = self.digits_from(start + 1);
+                (digits > start + 1).then_some(digits)?
+            }
+            b'?' if self.dbms != Dbms::Postgres => start + 1,
+            b'\'' => {
+                let end = start + 1 + memchr2(b'\'', b'\\', &self.bytes[start + 1..])?;
+                if self.bytes[end] != b'\'' || self.bytes.get(end + 1) == Some(&b'\'') {
+                    return None;
+                }
+                return Some(end + 1);
+            }
+            _ => return None,
+        };
+        // Anything else may belong to the number.
+        matches!(self.bytes.get(end), Some(b',' | b')' | b' ' | b'\n')).then_some(end)
+    }
+
+    #[inline]
+    fn blanks_from(&self, mut at: usize) -> usize {
+        while self.bytes.get(at).is_some_and(|&b| is_class(b, BLANK)) {
+            at += 1;
+        }
+        at
+    }
+
+    #[inline]
+    fn digits_from(&self, at: usize) -> usize {
+        run_end(self.bytes, at, |eight| eight.within(b'0', b'9'))
+    }
+
     fn take(&mut self, byte: u8) -> bool {
         let found = self.byte() == Some(byte);
         self.pos += usize::from(found);
         found
     }
 
+    #[inline]
     fn identifier(&mut self, start: usize) -> Kind {
         loop {
-            let run =
-                self.bytes[self.pos..].iter().take_while(|&&b| CLASS[usize::from(b)] == IN_NAME).count();
-            self.pos += run;
+            self.pos = name_end(self.bytes, self.pos);
             match self.byte() {
                 Some(0x80..) => match self.char() {
                     Some(c) if chars::is_letter(c) => self.pos += c.len_utf8(),
@@ -372,7 +529,7 @@ impl<'a> Tokenizer<'a> {
                 _ => break,
             }
         }
-        let kind = keyword(&self.src[start..self.pos]);
+        let kind = keyword(self.bytes, start, self.pos);
         self.token(kind, start)
     }
 
