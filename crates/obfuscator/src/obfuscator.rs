@@ -100,10 +100,8 @@ impl Obfuscator {
         {
             let of = cache.fingerprint(text);
             if cache.knows(text, of) {
-                return match cache.result(of) {
-                    Some(result) if result != text => Change::Text(Cow::Borrowed(result)),
-                    _ => Change::None,
-                };
+                let result = cache.result(of).unwrap_or(NON_PARSABLE_SQL);
+                return if result == text { Change::None } else { Change::Text(Cow::Borrowed(result)) };
             }
             put_to = Some((cache, of));
         }

@@ -148,7 +148,7 @@ pub(crate) fn obfuscate(text: &str) -> Cow<'_, str> {
             continue;
         }
         if !first {
-            out.push("\n");
+            out.fixed("\n");
         }
         first = false;
         command(&mut out, verb, &mut args);
@@ -251,7 +251,10 @@ fn command(out: &mut Sink<'_>, verb: &str, args: &mut Vec<&str>) {
         Some(rule) => apply(rule, args),
     }
     for arg in args.iter() {
-        out.push_spaced(arg);
+        match *arg {
+            "?" => out.placeholder(true),
+            arg => out.push_spaced(arg),
+        }
     }
 }
 
@@ -297,7 +300,7 @@ fn cautious(out: &mut Sink<'_>, verb: &str, rule: Rule, glued: bool, args: &[&st
     if let Some(key) = args.first().filter(|key| keep_key && !hides_words(key)) {
         out.push_spaced(key);
     }
-    out.push_spaced("?");
+    out.placeholder(true);
 }
 
 fn apply(rule: Rule, args: &mut Vec<&str>) {
