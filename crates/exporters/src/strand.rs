@@ -26,8 +26,8 @@ pub(crate) const LEAST_BYTES: usize = 16 << 10;
 const KEPT_BUFFER: usize = 2 << 20;
 /// As for all that leaves for Datadog.
 const LEVEL: i32 = 1;
-/// A window of 4 MiB, in which a whole payload finds room: one that moves on
-/// costs the encoder half as much again. Memory is touched as it is filled.
+/// A window of 4 MiB, in which a whole payload finds room: with one that moves
+/// on the encoder is slower. Memory is touched as it is filled.
 const WINDOW_LOG: u32 = 22;
 /// Strands at most; their windows are the price of more.
 const MOST: usize = 8;

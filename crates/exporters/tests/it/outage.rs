@@ -1,7 +1,7 @@
 //! The intake is down, slow, refuses, cuts connections: what it holds at the
 //! end is exactly what the counters say.
 
-use spanloom_codec::datadog::agent_payload::AgentInfo;
+use spanloom_codec::datadog::agent_payload::{AgentInfo, encode_agent_payload, encode_tracer_payload};
 use spanloom_exporters::{DatadogConfig, DatadogExporter, Endpoint, NoAnswer, Post, Transport};
 use spanloom_journal::SyncPolicy;
 use spanloom_model::{Arena, Batch, Chunk, Intake, Range32, Resource, Sampled, Span, SpanId, TraceId};
@@ -140,6 +140,54 @@ async fn an_outage_over_a_restart_loses_nothing_and_the_key_is_not_on_disk() {
     let taken = up.taken.lock().unwrap();
     assert_eq!(operations(&taken), (1..=11).collect::<Vec<_>>());
     assert_eq!(taken.iter().filter(|p| p.url.ends_with("/api/v0.2/stats")).count(), 1);
+}
+
+/// As [`batch`], with so many spans.
+fn large(first: u64, spans: u64) -> Arc<Batch> {
+    let mut b = Batch::clone(&batch(first));
+    for id in first + 1..first + spans {
+        let name = b.arena.push(&format!("operation-{id}"));
+        b.spans.push(Span {
+            trace_id: TraceId(u128::from(first)),
+            span_id: SpanId(id),
+            name,
+            ..Span::default()
+        });
+    }
+    b.chunks[0].spans = Range32::new(0, b.spans.len());
+    Arc::new(b)
+}
+
+#[tokio::test]
+async fn large_requests_reach_every_destination_as_one_frame_of_the_same_bytes() {
+    let dir = tempfile::tempdir().unwrap();
+    let intake = Arc::new(Intake503::default());
+    let mut config = config(dir.path());
+    config.flush_period = Duration::from_secs(600);
+    let other = Endpoint { url: "http://other".into(), ..config.endpoints[0].clone() };
+    config.endpoints.push(other);
+    let mut plain = Vec::new();
+    encode_agent_payload(&config.agent, &mut plain);
+    let (exporter, _) = DatadogExporter::start(config, intake.clone()).unwrap();
+    for first in [1, 2001, 4001] {
+        let batch = large(first, 2000);
+        encode_tracer_payload(&batch, 0, &mut plain);
+        let (tell, told) = tokio::sync::oneshot::channel();
+        exporter.export(batch, Box::new(move |r| tell.send(r).unwrap()));
+        told.await.unwrap().unwrap();
+    }
+    assert_eq!(exporter.stats()[0].queue.pending_items, 6000);
+    exporter.stop(Duration::from_secs(60)).await;
+    let taken = intake.taken.lock().unwrap();
+    let mut urls: Vec<&str> = taken.iter().map(|p| p.url.as_str()).collect();
+    urls.sort_unstable();
+    assert_eq!(urls, ["http://intake/api/v0.2/traces", "http://other/api/v0.2/traces"]);
+    for post in taken.iter() {
+        // The decoder for bodies of one frame, which ends where the frame does.
+        let body = zstd::bulk::decompress(&post.body, plain.len()).unwrap();
+        assert_eq!(body, plain);
+    }
+    assert_eq!(exporter.stats()[1].queue.sent_items, 6000);
 }
 
 fn contains(dir: &Path, needle: &[u8]) -> bool {
