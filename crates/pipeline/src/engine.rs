@@ -102,7 +102,7 @@ pub(crate) struct Undecoded {
 
 /// What waits for a worker.
 pub(crate) enum Waiting {
-    Batch(Job),
+    Batch(Box<Job>),
     Body(Undecoded),
 }
 
@@ -119,7 +119,7 @@ impl Waiting {
     /// account for: its receiver counts it as a payload.
     fn give_up(self, verdict: Verdict, answer: Refused) {
         match self {
-            Self::Batch(job) => give_up(job, verdict, answer),
+            Self::Batch(job) => give_up(*job, verdict, answer),
             // A client that has gone is not told.
             Self::Body(body) => drop(body.answer.send(Err(answer))),
         }
@@ -295,7 +295,7 @@ fn work(shared: &Shared, mut lane: Lane) {
             continue;
         }
         match waiting {
-            Waiting::Batch(job) => lane.run(shared, job),
+            Waiting::Batch(job) => lane.run(shared, *job),
             Waiting::Body(body) => lane.decode_and_run(shared, body),
         }
     }
@@ -388,7 +388,7 @@ impl Inlet {
                 lane.run(&self.shared, job);
             }
         } else {
-            self.queue(Waiting::Batch(job)).await?;
+            self.queue(Waiting::Batch(Box::new(job))).await?;
         }
         answer_by(by, answered).await
     }
