@@ -472,6 +472,9 @@ impl Spool {
         self.make_room(frame.len() as u64);
         let (tell, told) = mpsc::channel();
         append(&self.ready, kind, frame, Box::new(move |result| drop(tell.send(result))));
+        // At once: by itself the journal waits for more to sync together, which
+        // would let one request leave in that time. A refusal comes by `told`.
+        drop(self.ready.sync(Box::new(|_| ())));
         let frame = told.recv().map_err(|_| SpoolError::Journal(JournalError::Closed))??;
         let mut state = lock(&self.state);
         state.bytes += u64::from(frame.len);

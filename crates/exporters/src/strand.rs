@@ -81,7 +81,7 @@ impl Strands {
     }
 
     /// Queues what `encode` writes; it returns how many spans that are. Whether
-    /// a strand has ended, so that there is something to pack.
+    /// there is a whole request to pack.
     pub(crate) fn export(&self, encode: impl FnOnce(&mut Vec<u8>) -> u64, done: AckFn) -> bool {
         let mut slot = self.free_slot();
         slot.item.clear();
@@ -102,7 +102,7 @@ impl Strands {
             let framed = Bytes::copy_from_slice(&slot.item);
             drop(slot);
             self.spools.iter().for_each(|spool| spool.append_framed(framed.clone(), answer()));
-            return false;
+            return self.spools.iter().any(|spool| spool.pending_bytes() >= MAX_PAYLOAD as u64);
         }
         let before = slot.open.as_ref().map(|o| o.strand);
         let appended = self.append(&mut slot, items, answer);
