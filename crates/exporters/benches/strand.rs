@@ -38,6 +38,7 @@ fn main() {
         let mut bulk = zstd::bulk::Compressor::new(1).unwrap();
         let mut encoder = Encoder::new(1).unwrap();
         encoder.set_parameter(CParameter::WindowLog(22)).unwrap();
+        encoder.set_parameter(CParameter::HashLog(15)).unwrap();
         let mut out = Vec::new();
         let mut total = 0;
         Group::new(

@@ -5,6 +5,7 @@
 use crate::outlet::{DestinationStats, Format, Outlet, OutletConfig};
 use crate::sender::Endpoint;
 use crate::spool::{Pending, Request, SpoolError};
+use crate::strand::{HASH_LOG, LEVEL, WINDOW_LOG};
 use crate::transport::Transport;
 use bytes::Bytes;
 use spanloom_codec::datadog::agent_payload::{AgentInfo, encode_agent_payload, encode_tracer_payload};
@@ -16,6 +17,7 @@ use std::io::Write;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
+use zstd::zstd_safe::CParameter;
 
 const TRACES: &str = "/api/v0.2/traces";
 const STATS: &str = "/api/v0.2/stats";
@@ -193,7 +195,12 @@ impl Format for AgentPayloads {
         pending.payloads.iter().for_each(|p| body.extend_from_slice(p));
         let zstd = match zstd {
             Some(zstd) => zstd,
-            None => zstd.insert(zstd::bulk::Compressor::new(1)?),
+            None => {
+                let zstd = zstd.insert(zstd::bulk::Compressor::new(LEVEL)?);
+                zstd.set_parameter(CParameter::WindowLog(WINDOW_LOG))?;
+                zstd.set_parameter(CParameter::HashLog(HASH_LOG))?;
+                zstd
+            }
         };
         self.stream_request(zstd.compress(body)?.into(), pending.items)
     }

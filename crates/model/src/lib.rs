@@ -9,7 +9,7 @@
 //! | `span.rs` | [`Span`], [`SpanKind`], [`Status`], [`Link`], [`Event`], span flags |
 //! | `batch.rs` | [`Batch`]: chunks of spans with their resources; all editing goes through it |
 //! | `intake.rs` | [`Intake`]: protocol, transport and client flags of the request a batch came in |
-//! | `key_bits.rs` | [`KeyBits`]: which keys a span may have, in one word |
+//! | `key_bits.rs` | [`KeyBits`]: which keys a span may have, in two words |
 //! | `keys.rs` | well-known attribute keys |
 //! | `predicate.rs` | [`Expr`]: conditions on one span, and their evaluation |
 //! | `peer.rs` | [`remote_service`]: the two ends of a call |

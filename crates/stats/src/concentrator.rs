@@ -569,8 +569,9 @@ fn quantized(quantize: fn(&str) -> Cow<'_, str>, value: &str) -> Cow<'_, str> {
 
 /// Texts without digit, colon and comma cannot hold an address or a list.
 fn may_hold_address(value: &[u8]) -> bool {
-    // The bytes from `0` to `:` follow each other.
-    value.iter().any(|b| matches!(b, b'0'..=b':' | b','))
+    // All bytes are looked at, many at once. Those from `0` to `:` follow each
+    // other.
+    value.iter().fold(0, |found, b| found | u8::from(matches!(b, b'0'..=b':' | b','))) != 0
 }
 
 /// The value of a dimension, ended so that two do not run into each other.

@@ -390,8 +390,7 @@ impl KeySet {
     /// The keys seen.
     #[inline]
     pub fn keys(&self) -> KeyBits {
-        let [a, b, c, d] = self.bits;
-        KeyBits::from_bits(a | b | c | d)
+        KeyBits::from_hashes(self.bits)
     }
 }
 
