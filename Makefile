@@ -37,6 +37,8 @@ check:
 	$(CARGO) fmt --all --check
 	$(CARGO) clippy --workspace --all-targets --locked -- -D warnings
 	$(CARGO) run -q --locked -p xtask -- tidy
+	@for d in fuzz benches-peer; do $(CARGO) update -q --workspace --locked --manifest-path $$d/Cargo.toml || \
+		{ echo "$$d/Cargo.lock is behind: cargo update --workspace --manifest-path $$d/Cargo.toml"; exit 1; }; done
 
 unit:
 	$(CARGO) test --workspace --locked
