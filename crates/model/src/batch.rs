@@ -395,8 +395,13 @@ impl Batch {
 
     /// Sets a text attribute of a span, replacing a text under the same key.
     pub fn set_str(&mut self, span: usize, key: &'static str, value: &str) {
-        let value = Value::Str(self.arena.push(value));
-        self.set_attr(span, key, value, |v| matches!(v, Value::Str(_)));
+        let text = self.arena.push(value);
+        self.set_text(span, key, text);
+    }
+
+    /// As [`Batch::set_str`], to a text that this batch has already.
+    pub fn set_text(&mut self, span: usize, key: &'static str, text: Text) {
+        self.set_attr(span, key, Value::Str(text), |v| matches!(v, Value::Str(_)));
     }
 
     /// Sets a number attribute of a span (Datadog `metrics`), replacing a

@@ -82,7 +82,7 @@ impl SpanObfuscator {
             };
             let resource = changed(batch, s.resource, change);
             batch.spans[span].resource = resource;
-            set_tag(batch, span, "sql.query", resource);
+            batch.set_text(span, "sql.query", resource);
             if !tables.is_empty() {
                 batch.set_str(span, "sql.tables", &tables);
             }
@@ -105,7 +105,7 @@ impl SpanObfuscator {
             batch.spans[span].resource = changed(batch, s.resource, change);
         }
         for key in ["sql.query", STATEMENTS[0], STATEMENTS[1]] {
-            if batch.get_str(s.attrs, key).is_some_and(is_statement) {
+            if batch.span_str(&s, key).is_some_and(is_statement) {
                 self.sql_tag(batch, span, key, dbms.as_deref());
             }
         }
@@ -116,11 +116,11 @@ impl SpanObfuscator {
         if self.obfuscator.config().sql.mode == SqlMode::Builtin {
             return None;
         }
-        batch.get_str(batch.spans[span].attrs, "db.type").map(str::to_owned)
+        batch.span_str(&batch.spans[span], "db.type").map(str::to_owned)
     }
 
     fn sql_tag(&mut self, batch: &mut Batch, span: usize, key: &'static str, dbms: Option<&str>) {
-        let Some(text) = batch.get_text(batch.spans[span].attrs, key) else { return };
+        let Some(text) = batch.span_text(&batch.spans[span], key) else { return };
         let change = self.obfuscator.sql_change(batch.str(text), dbms, self.cache.as_mut());
         change_tag(batch, span, key, text, change);
     }
@@ -209,25 +209,6 @@ fn is_statement(text: &str) -> bool {
         && VERBS.iter().any(|v| word.eq_ignore_ascii_case(v))
 }
 
-/// Sets a text tag to a text that is in the arena already.
-fn set_tag(batch: &mut Batch, span: usize, key: &'static str, text: Text) {
-    let value = Value::Str(text);
-    let range = batch.spans[span].attrs;
-    let there = range.usize().find(|a| {
-        batch
-            .attrs
-            .get(*a)
-            .is_some_and(|a| matches!(a.value, Value::Str(_)) && batch.arena.bytes(a.key) == key.as_bytes())
-    });
-    match there {
-        Some(a) => batch.attrs[a].value = value,
-        None => {
-            let key = batch.arena.push_static(key);
-            batch.add_attr(span, Attr { key, value });
-        }
-    }
-}
-
 /// What became of a text of the batch.
 fn changed(batch: &mut Batch, text: Text, change: Change<'_>) -> Text {
     match change {
@@ -241,12 +222,12 @@ fn changed(batch: &mut Batch, text: Text, change: Change<'_>) -> Text {
 fn change_tag(batch: &mut Batch, span: usize, key: &'static str, text: Text, change: Change<'_>) {
     if change != Change::None {
         let text = changed(batch, text, change);
-        set_tag(batch, span, key, text);
+        batch.set_text(span, key, text);
     }
 }
 
 fn replace_tag(batch: &mut Batch, span: usize, key: &'static str, scrub: impl FnOnce(&str) -> Cow<'_, str>) {
-    let Some(text) = batch.get_text(batch.spans[span].attrs, key) else { return };
+    let Some(text) = batch.span_text(&batch.spans[span], key) else { return };
     let value = batch.str(text);
     let change = Change::between(value, scrub(value));
     change_tag(batch, span, key, text, change);
