@@ -110,8 +110,12 @@ impl DatadogExporter {
 
 impl Exporter for DatadogExporter {
     fn export(&self, batch: Arc<Batch>, done: AckFn) {
-        self.format.note_languages(&batch);
-        self.outlet.export(batch, done);
+        self.export_all(vec![(batch, done)]);
+    }
+
+    fn export_all(&self, batches: Vec<(Arc<Batch>, AckFn)>) {
+        batches.iter().for_each(|(batch, _)| self.format.note_languages(batch));
+        self.outlet.export_all(batches);
     }
 }
 

@@ -291,6 +291,27 @@ impl Outlet {
         }
     }
 
+    /// Queues a batch as it is.
+    fn export_items(&self, batch: Arc<Batch>, done: AckFn) {
+        let mut items = Vec::new();
+        self.items(&batch, &mut items);
+        drop(batch);
+        let answers = items.len() * self.senders.len();
+        if answers == 0 {
+            done(Ok(()));
+            return;
+        }
+        let done = AllOf::new(answers, done);
+        for item in items {
+            for sender in &self.senders {
+                let done = Arc::clone(&done);
+                let answer =
+                    Box::new(move |result: Result<(), SpoolError>| done.one(result.map_err(refusal)));
+                sender.spool().append_framed(item.clone(), answer);
+            }
+        }
+    }
+
     /// The batch as items of bounded size, with their heads.
     fn items(&self, batch: &Batch, out: &mut Vec<Bytes>) {
         // About as large as what was received; room that is not used is given back.
@@ -314,28 +335,27 @@ impl Outlet {
 
 impl Exporter for Outlet {
     fn export(&self, batch: Arc<Batch>, done: AckFn) {
-        if let Some(strands) = &self.strands {
-            if strands.export(|out| self.format.encode(&batch, out), done) {
-                let _ = self.wake_writer.try_send(());
-            }
+        self.export_all(vec![(batch, done)]);
+    }
+
+    fn export_all(&self, batches: Vec<(Arc<Batch>, AckFn)>) {
+        let Some(strands) = &self.strands else {
+            batches.into_iter().for_each(|(batch, done)| self.export_items(batch, done));
             return;
-        }
-        let mut items = Vec::new();
-        self.items(&batch, &mut items);
-        drop(batch);
-        let answers = items.len() * self.senders.len();
-        if answers == 0 {
-            done(Ok(()));
-            return;
-        }
-        let done = AllOf::new(answers, done);
-        for item in items {
-            for sender in &self.senders {
-                let done = Arc::clone(&done);
-                let answer =
-                    Box::new(move |result: Result<(), SpoolError>| done.one(result.map_err(refusal)));
-                sender.spool().append_framed(item.clone(), answer);
-            }
+        };
+        // One item for all of them: payloads stand one after another in it.
+        let (batches, mut dones): (Vec<_>, Vec<_>) = batches.into_iter().unzip();
+        let done: AckFn = match dones.pop() {
+            Some(done) if dones.is_empty() => done,
+            Some(last) => Box::new(move |result| {
+                dones.into_iter().for_each(|done| done(result.clone()));
+                last(result);
+            }),
+            None => return,
+        };
+        let encode = |out: &mut Vec<u8>| batches.iter().map(|batch| self.format.encode(batch, out)).sum();
+        if strands.export(encode, done) {
+            let _ = self.wake_writer.try_send(());
         }
     }
 }

@@ -226,7 +226,8 @@ impl StatsLog {
         before.1.contains_key(&fingerprint)
     }
 
-    /// Logs what counting a request has changed.
+    /// Logs what counting a request has changed. [`StatsLog::write`] follows,
+    /// once for several requests.
     pub fn commit(&self, delta: &Delta, request: Request, safe: SafeFn) {
         let mut record = head(request);
         let refused = {
@@ -236,10 +237,14 @@ impl StatsLog {
             let taken = self.journal.append_before_write(DELTA, record.out.into(), self.done(safe));
             taken.map(|seq| concentrator.logged(seq + 1)).err()
         };
-        match refused {
-            None => self.journal.write_here(),
-            Some(refused) => (refused.done)(Err(refused.error)),
+        if let Some(refused) = refused {
+            (refused.done)(Err(refused.error));
         }
+    }
+
+    /// Writes what was committed.
+    pub fn write(&self) {
+        self.journal.write_here();
     }
 
     /// Merges a tracer's statistics ([`ClientAggregator::complete`]d) and logs them.

@@ -17,8 +17,8 @@ const MARK: &str = "/REDACTED/";
 /// Scrubs a URL.
 pub(crate) fn obfuscate(text: &str, config: HttpConfig) -> Cow<'_, str> {
     let any = config.remove_query_string || config.remove_paths_with_digits;
-    if !any && is_plain(text.as_bytes()) {
-        return Cow::Borrowed(text);
+    if !any && let Some(printed) = plain(text) {
+        return printed;
     }
     let Some(mut url) = Url::parse(text) else {
         return if any { Cow::Borrowed(HIDDEN) } else { without_userinfo(text) };
@@ -43,6 +43,9 @@ const IN_HOST: u8 = 2;
 const IN_PATH: u8 = 4;
 const IN_QUERY: u8 = 8;
 const DIGIT: u8 = 16;
+/// In a path: printed as an escape, and so is whatever else of that path may
+/// be; such as the brackets of `/users/<id>`.
+const TO_ESCAPE: u8 = 32;
 const CLASS: [u8; 256] = {
     let mut class = [0; 256];
     let mut b = 0;
@@ -63,6 +66,9 @@ const CLASS: [u8; 256] = {
         }
         if c >= b' ' && c != 0x7f && c != b'#' {
             class[b] |= IN_QUERY;
+            if class[b] & IN_PATH == 0 && c != b'%' && c != b'?' {
+                class[b] |= TO_ESCAPE;
+            }
         }
         b += 1;
     }
@@ -77,33 +83,51 @@ fn class_end(bytes: &[u8], mut at: usize, class: u8) -> usize {
 }
 
 /// A path, or `scheme://host` and what follows, without anything that would be
-/// read or printed in more than one way: neither user information nor escapes,
-/// nor a fragment. As [`Url`] prints it, it is the same; a test says so.
-fn is_plain(text: &[u8]) -> bool {
+/// read in more than one way: neither user information nor escapes, nor a
+/// fragment. As [`Url`] prints it; a test says so. `None`: not so simple.
+fn plain(text: &str) -> Option<Cow<'_, str>> {
+    let bytes = text.as_bytes();
     let mut at = 0;
-    if text.first() != Some(&b'/') {
-        let scheme = class_end(text, 0, IN_SCHEME);
-        if scheme == 0 || !text[scheme..].starts_with(b"://") {
-            return false;
+    if bytes.first() != Some(&b'/') {
+        let scheme = class_end(bytes, 0, IN_SCHEME);
+        if scheme == 0 || !bytes[scheme..].starts_with(b"://") {
+            return None;
         }
         let host = scheme + 3;
-        at = class_end(text, host, IN_HOST);
+        at = class_end(bytes, host, IN_HOST);
         if at == host {
-            return false;
+            return None;
         }
-        if text.get(at) == Some(&b':') {
-            at = class_end(text, at + 1, DIGIT);
+        if bytes.get(at) == Some(&b':') {
+            at = class_end(bytes, at + 1, DIGIT);
         }
-    } else if text.get(1) == Some(&b'/') {
-        return false;
+    } else if bytes.get(1) == Some(&b'/') {
+        return None;
     }
-    if text.get(at) == Some(&b'/') {
-        at = class_end(text, at, IN_PATH);
+    let path = at;
+    let mut as_it_came = true;
+    if bytes.get(at) == Some(&b'/') {
+        at = class_end(bytes, at, IN_PATH);
+        if at < bytes.len() && CLASS[usize::from(bytes[at])] & TO_ESCAPE != 0 {
+            as_it_came = false;
+            at = class_end(bytes, at, IN_PATH | TO_ESCAPE);
+        }
     }
-    if text.get(at) == Some(&b'?') {
-        at = class_end(text, at, IN_QUERY);
+    let query = at;
+    if bytes.get(at) == Some(&b'?') {
+        at = class_end(bytes, at, IN_QUERY);
     }
-    at == text.len()
+    if at < bytes.len() {
+        return None;
+    }
+    if as_it_came {
+        return Some(Cow::Borrowed(text));
+    }
+    let mut out = String::with_capacity(text.len() + 16);
+    out.push_str(&text[..path]);
+    push_escaped(&mut out, &bytes[path..query], Part::Path);
+    out.push_str(&text[query..]);
+    Some(Cow::Owned(out))
 }
 
 /// Removes what may be user information from a text that is not a URL. An `@`
@@ -457,24 +481,24 @@ mod tests {
 
     /// All texts of up to four pieces that a URL consists of, and some longer ones.
     #[test]
-    fn plain_urls_are_printed_as_they_are() {
-        const PIECES: [&str; 20] = [
+    fn plain_urls_are_printed_as_the_others_are() {
+        const PIECES: [&str; 21] = [
             "http", "ftp", "HTTP", "://", "//", "/", "a.b-c", "_x~", ":", ":80", "@", "?", "#", "a=b", "*",
-            "[", "%41", "é", " ", "\n",
+            "[", "<>", "%41", "é", " ", "\n",
         ];
-        let mut plain = 0;
+        let (mut same, mut escaped) = (0, 0);
         let mut texts = vec![String::new()];
         for _ in 0..4 {
             texts = texts.iter().flat_map(|text| PIECES.map(|piece| format!("{text}{piece}"))).collect();
             for text in &texts {
                 for text in [text.clone(), format!("http://h{text}"), format!("/p?{text}")] {
-                    if is_plain(text.as_bytes()) {
-                        plain += 1;
-                        assert_eq!(Url::parse(&text).map(|url| url.print()).as_deref(), Some(&*text));
+                    if let Some(printed) = plain(&text) {
+                        *(if printed == text { &mut same } else { &mut escaped }) += 1;
+                        assert_eq!(Url::parse(&text).map(|url| url.print()).as_deref(), Some(&*printed));
                     }
                 }
             }
         }
-        assert!(plain > 10_000, "{plain}");
+        assert!(same > 10_000 && escaped > 10_000, "{same} {escaped}");
     }
 }

@@ -3,6 +3,7 @@
 use crate::admission::{Budget, Busy, Permit};
 use crate::clock::Clock;
 use crate::fanout::{DeliveryCount, Destination, Registry};
+use crate::gather::Gathering;
 use crate::lane::{ChainFactory, Lane};
 use crate::ledger::{Account, Ledger, Verdict};
 use crate::queue::{PushError, Queue};
@@ -135,6 +136,8 @@ pub(crate) struct Shared {
     spare: Mutex<Vec<Lane>>,
     /// How many of them there are in all.
     lanes: usize,
+    /// Where those that come at the same time meet.
+    pub gathering: Gathering,
     pub destinations: Arc<[Destination]>,
     pub deliveries: Arc<Registry>,
     pub clock: Arc<dyn Clock>,
@@ -191,6 +194,7 @@ impl Pipeline {
             ledger,
             queue: Queue::new(config.queue),
             lanes: count,
+            gathering: Gathering::new((4 * count).max(16)),
             spare: Mutex::new((count..2 * count).map(|n| Lane::new(Arc::clone(&chain), n)).collect()),
             destinations: destinations.into(),
             deliveries: Arc::default(),
@@ -295,7 +299,7 @@ fn work(shared: &Shared, mut lane: Lane) {
             continue;
         }
         match waiting {
-            Waiting::Batch(job) => lane.run(shared, *job),
+            Waiting::Batch(job) => lane.run(shared, vec![*job]),
             Waiting::Body(body) => lane.decode_and_run(shared, body),
         }
     }
@@ -312,25 +316,16 @@ impl Shared {
         self.spare.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// A chain for a batch that is small enough and need not wait behind others.
-    fn lane_for(&self, job: &Job) -> Option<Borrowed<'_>> {
-        let now = job.batch.spans.len() <= self.config.here
+    /// Whether a batch is worked on where it is submitted: it is small enough
+    /// and need not wait behind others.
+    fn is_for_here(&self, job: &Job) -> bool {
+        job.batch.spans.len() <= self.config.here
             && !self.closing.load(Ordering::SeqCst)
-            && self.queue.len() == 0;
-        let lane = if now { self.spare().pop() } else { None };
-        lane.map(|lane| Borrowed { shared: self, lane: Some(lane) })
+            && self.queue.len() == 0
     }
-}
 
-/// A spare lane in use; given back whatever happens.
-struct Borrowed<'a> {
-    shared: &'a Shared,
-    lane: Option<Lane>,
-}
-
-impl Drop for Borrowed<'_> {
-    fn drop(&mut self) {
-        self.shared.spare().extend(self.lane.take());
+    pub(crate) fn give_back(&self, lane: Lane) {
+        self.spare().push(lane);
     }
 }
 
@@ -383,12 +378,16 @@ impl Inlet {
         account.if_dropped(Verdict::Refused("client_gone"));
         let (answer, answered) = oneshot::channel();
         let job = Job { batch, account, permit, answer };
-        if let Some(mut borrowed) = self.shared.lane_for(&job) {
-            if let Some(lane) = &mut borrowed.lane {
-                lane.run(&self.shared, job);
-            }
+        let shared = &self.shared;
+        let here = if shared.is_for_here(&job) {
+            shared.gathering.join(shared, job, || shared.spare().pop())
         } else {
-            self.queue(Waiting::Batch(Box::new(job))).await?;
+            Err(Box::new(job))
+        };
+        match here {
+            Ok(None) => {}
+            Ok(Some(turn)) => turn.over().await,
+            Err(job) => self.queue(Waiting::Batch(job)).await?,
         }
         answer_by(by, answered).await
     }

@@ -3,7 +3,7 @@
 //! it is safe; then the client is answered and the bytes are given back.
 
 use crate::admission::Permit;
-use crate::engine::{Accepted, Refused};
+use crate::engine::{Accepted, Job, Refused};
 use crate::ledger::{Account, Verdict};
 use crate::processor::{SaveFn, Saved};
 use spanloom_model::{
@@ -21,6 +21,18 @@ pub trait Exporter: Send + Sync {
     /// not taken. Chunks whose fate is not [`Fate::Kept`] are not for it, nor
     /// those of another [`Chunk::route`].
     fn export(&self, batch: Arc<Batch>, done: AckFn);
+
+    /// The same for several, in this order; for exporters that do it cheaper
+    /// at once.
+    fn export_all(&self, batches: Vec<(Arc<Batch>, AckFn)>) {
+        batches.into_iter().for_each(|(batch, done)| self.export(batch, done));
+    }
+}
+
+/// A batch that processors are done with, and what they want made safe.
+pub(crate) struct Processed {
+    pub job: Job,
+    pub saves: Vec<SaveFn>,
 }
 
 /// Which of the kept chunks a destination takes.
@@ -216,16 +228,38 @@ impl Registry {
     }
 }
 
-/// Sends a processed batch to all destinations.
+/// Sends processed batches to all destinations.
 pub(crate) fn deliver(
     registry: &Arc<Registry>,
     destinations: &Arc<[Destination]>,
-    batch: Batch,
-    saves: Vec<SaveFn>,
-    account: Account,
-    permit: Permit,
-    answer: oneshot::Sender<Result<Accepted, Refused>>,
+    processed: Vec<Processed>,
 ) {
+    let mut parts: Vec<Vec<(Arc<Batch>, AckFn)>> = destinations.iter().map(|_| Vec::new()).collect();
+    for Processed { job, saves } in processed {
+        begin(registry, destinations, job, saves, &mut parts);
+    }
+    for (destination, parts) in destinations.iter().zip(parts) {
+        if parts.is_empty() {
+            continue;
+        }
+        match &destination.target {
+            Target::Store(writer) => {
+                parts.into_iter().for_each(|(batch, done)| writer.append(batch, done));
+            }
+            Target::Exporter(exporter) => exporter.export_all(parts),
+        }
+    }
+}
+
+/// Begins a delivery: what each destination is to get of it goes to `parts`.
+fn begin(
+    registry: &Arc<Registry>,
+    destinations: &Arc<[Destination]>,
+    job: Job,
+    saves: Vec<SaveFn>,
+    parts: &mut [Vec<(Arc<Batch>, AckFn)>],
+) {
+    let Job { batch, account, permit, answer } = job;
     let batch = Arc::new(batch);
     let wanted: Vec<(usize, u64)> = destinations
         .iter()
@@ -258,20 +292,15 @@ pub(crate) fn deliver(
         let delivery = Arc::clone(&delivery);
         save(Saved::new(move || delivery.one_less()));
     }
-    for (i, spans) in wanted {
-        let Some(destination) = destinations.get(i) else { continue };
+    for (index, spans) in wanted {
         let mut branch = Branch {
             delivery: Arc::clone(&delivery),
             destinations: Arc::clone(destinations),
-            index: i,
+            index,
             spans,
             over: false,
         };
-        let done: AckFn = Box::new(move |result| branch.end(result));
-        match &destination.target {
-            Target::Store(writer) => writer.append(Arc::clone(&batch), done),
-            Target::Exporter(exporter) => exporter.export(Arc::clone(&batch), done),
-        }
+        parts[index].push((Arc::clone(&batch), Box::new(move |result| branch.end(result))));
     }
 }
 

@@ -2,7 +2,7 @@
 //! deliveries come out, and a panic costs that batch alone.
 
 use crate::engine::{Accepted, Job, Refused, Shared, Undecoded, give_up};
-use crate::fanout;
+use crate::fanout::{self, Processed};
 use crate::ledger::Verdict;
 use crate::processor::{Effects, Processor};
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -32,7 +32,7 @@ impl Lane {
             Ok(Some((batch, mut permit))) => {
                 permit.resize(batch.size() as u64);
                 let account = shared.ledger.open(&batch);
-                self.run(shared, Job { batch, account, permit, answer });
+                self.run(shared, vec![Job { batch, account, permit, answer }]);
                 return;
             }
             Ok(None) => Ok(Accepted { spans: 0 }),
@@ -45,9 +45,16 @@ impl Lane {
         let _ = answer.send(over);
     }
 
-    /// Processes a batch and gives it to the destinations.
-    pub(crate) fn run(&mut self, shared: &Shared, mut job: Job) {
+    /// Processes batches and gives them to the destinations.
+    pub(crate) fn run(&mut self, shared: &Shared, jobs: Vec<Job>) {
         let now = shared.clock.now();
+        let processed = jobs.into_iter().filter_map(|job| self.process(shared, job, now)).collect();
+        fanout::deliver(&shared.deliveries, &shared.destinations, processed);
+        self.chain.iter_mut().for_each(|processor| processor.settle());
+    }
+
+    /// None: it was given up.
+    fn process(&mut self, shared: &Shared, mut job: Job, now: i64) -> Option<Processed> {
         let done = catch_unwind(AssertUnwindSafe(|| {
             for processor in &mut self.chain {
                 processor.process(&mut job.batch, now, &mut self.fx);
@@ -59,10 +66,9 @@ impl Lane {
             tracing::error!(lane = self.number, "a processor panicked; its batch is lost");
             give_up(job, Verdict::Lost("panic"), Refused::Failed);
             self.chain = (self.factory)(self.number);
-            return;
+            return None;
         }
         job.permit.resize(job.batch.size() as u64);
-        let Job { batch, account, permit, answer } = job;
-        fanout::deliver(&shared.deliveries, &shared.destinations, batch, saves, account, permit, answer);
+        Some(Processed { job, saves })
     }
 }

@@ -27,6 +27,7 @@
 //! | `processor.rs` | [`Processor`], [`Effects`], [`Saved`] |
 //! | `fanout.rs` | [`Exporter`], [`Destination`]: one batch to the store and to exporters |
 //! | `lane.rs` | a chain of processors: a batch in, deliveries out, panics contained |
+//! | `gather.rs` | small batches of one turn of a thread, worked on together |
 //! | `engine.rs` | [`Pipeline`], [`Inlet`]: workers, submission, drain |
 //! | `rates.rs` | [`Rates`]: sampling rates on their way back to tracers |
 //! | `stats_sink.rs` | [`StatsSink`]: where client statistics go |
@@ -40,6 +41,7 @@ mod clock;
 mod drain;
 mod engine;
 mod fanout;
+mod gather;
 mod lane;
 mod ledger;
 mod processor;

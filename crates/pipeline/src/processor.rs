@@ -4,12 +4,17 @@ use crate::Ledger;
 use spanloom_model::Batch;
 
 /// One step of the chain that every batch goes through, in a worker thread or
-/// where a small request is received. Synchronous, no I/O, no clock. A step may edit the batch and set the fate
-/// of its chunks; it does not remove chunks or spans (that would leave them
-/// unaccounted: the ledger counts them as lost).
+/// where a small request is received. Synchronous, no I/O, no clock. A step may
+/// edit the batch and set the fate of its chunks; it does not remove chunks or
+/// spans (that would leave them unaccounted: the ledger counts them as lost).
 pub trait Processor: Send {
     /// Works on a batch. `now`: nanoseconds since the Unix epoch.
     fn process(&mut self, batch: &mut Batch, now: i64, fx: &mut Effects);
+
+    /// Called when what came through has been handed to its destinations, once
+    /// for several batches. What was begun by [`Effects::save`] and left for
+    /// later is finished now.
+    fn settle(&mut self) {}
 }
 
 /// Held by whatever makes something safe; dropped when it is safe, or cannot be.
@@ -51,7 +56,8 @@ impl Effects {
 
     /// Has something made safe before the client is answered. `save` is called
     /// when the batch is handed to its destinations, and not at all if it never
-    /// is. Whether it succeeds does not decide what becomes of the spans: a
+    /// is. It may leave to [`Processor::settle`] what is cheaper for many at
+    /// once. Whether it succeeds does not decide what becomes of the spans: a
     /// failure is its own to count.
     pub fn save(&mut self, save: impl FnOnce(Saved) + Send + 'static) {
         self.saves.push(Box::new(save));

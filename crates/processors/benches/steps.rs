@@ -50,6 +50,7 @@ fn main() {
         let [counts2, counts3, counts4] = &mut others;
         let mut stats = Concentrator::new(Settings::default(), NOW);
         let mut stats2 = Concentrator::new(Settings::default(), NOW);
+        let (mut tally, mut tally2) = (stats.tally(), stats2.tally());
         let mut samplers = Samplers::new(&spanloom_sampler::Settings::default());
         Group::new(name, b.arena.body().len(), b.spans.len())
             .case("yardstick: copy of the batch", || b.clone().spans.len())
@@ -65,18 +66,22 @@ fn main() {
             })
             .case("… and count", || {
                 let (mut b, mut delta) = (b.clone(), Delta::default());
+                tally.clear();
                 counting.process(&mut b, NOW, counts3, |b, c| {
-                    stats.add_chunk_logged(b, &b.chunks[c], NOW, &mut delta);
+                    tally.add(b, &b.chunks[c]);
                     true
                 });
+                stats.count_logged(&b, &tally, NOW, &mut delta);
                 b.attrs.len()
             })
             .case("… and sample", || {
                 let (mut b, mut delta) = (b.clone(), Delta::default());
+                tally2.clear();
                 sampling.process(&mut b, NOW, counts4, |b, c| {
-                    stats2.add_chunk_logged(b, &b.chunks[c], NOW, &mut delta);
+                    tally2.add(b, &b.chunks[c]);
                     samplers.decide(b, c, NOW).keep
                 });
+                stats2.count_logged(&b, &tally2, NOW, &mut delta);
                 b.attrs.len()
             })
             .run();

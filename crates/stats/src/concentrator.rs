@@ -9,25 +9,23 @@ mod source;
 
 pub use delta::{Delta, Malformed, Replay};
 
-use crate::facts::{BASE_SERVICE, Dim, Facts, KeySet, Scan};
-use crate::rules::{align, is_synthetics, round_at_random, weight};
+use crate::facts::BASE_SERVICE;
+use crate::rules::{align, round_at_random};
 use crate::sketch::{Sketch, truncate_duration};
+use crate::tally::{Own, Scanner, Sender, Tally, hash_value};
 use foldhash::fast::FixedState;
 use hashbrown::HashTable;
-use source::{Source, SourceMemo, SourceRef, intern};
+use source::{Source, SourceRef, intern};
 use spanloom_model::stats::{
     ClientGroupedStats, ClientStatsBucket, ClientStatsPayload, StatsPayload, Trilean,
 };
-use spanloom_model::{Batch, Chunk, Fate, Protocol, Resource, Span, SpanId, Text, keys, same_bytes};
+use spanloom_model::{Batch, Chunk, Fate, Text, keys, same_bytes};
 use std::borrow::Cow;
-use std::hash::{BuildHasher, Hash, Hasher};
+use std::hash::BuildHasher;
+use std::sync::Arc;
 
 /// Resource of the group that takes what no longer fits.
 pub const OVERFLOW: &str = "agent_blocked_value";
-
-/// Longest value of an extra dimension, in bytes; longer ones are replaced by
-/// [`OVERFLOW`].
-const MAX_EXTRA_VALUE: usize = 200;
 
 /// Settings of the concentrator.
 #[derive(Clone, Debug)]
@@ -94,21 +92,19 @@ const KEPT_BACK: i64 = 2;
 /// Most buckets open at once; only clocks in the future can need more than a few.
 const MAX_BUCKETS: usize = 256;
 
-/// Borrowed form of a group's key: service, name, resource, type, kind,
-/// service source.
+/// Borrowed form of a group's key.
 struct KeyRef<'a> {
     source: u32,
-    texts: [&'a [u8]; 6],
-    status: u32,
-    grpc: Option<u32>,
-    dims_hash: u64,
-    synthetics: bool,
-    root: bool,
+    own: Own<'a>,
+    /// Hash of `own`.
+    own_hash: u64,
 }
 
 #[derive(Debug)]
 struct Group {
     hash: u64,
+    /// Hash of the key besides its source.
+    own_hash: u64,
     source: u32,
     status: u32,
     grpc: Option<u32>,
@@ -139,13 +135,11 @@ struct Bucket {
     groups: Vec<Group>,
 }
 
-/// Counts spans into buckets. One per process, or one per worker; flushed
-/// every bucket width.
+/// Counts spans into buckets. One per process; flushed every bucket width.
 #[derive(Debug)]
 pub struct Concentrator {
     settings: Settings,
-    keys: KeySet,
-    hasher: FixedState,
+    scanner: Arc<Scanner>,
     oldest: i64,
     buckets: Vec<Bucket>,
     sources: Vec<Source>,
@@ -153,18 +147,18 @@ pub struct Concentrator {
     groups: usize,
     counters: Counters,
     log: delta::Log,
-    // Kept between calls so that a chunk allocates nothing.
-    facts: Vec<Facts>,
-    dims: Vec<Dim>,
+    /// For callers that bring none; kept so that a chunk allocates nothing.
+    tally: Tally,
 }
 
 impl Concentrator {
     /// A concentrator started at `now` (nanoseconds since the Unix epoch).
     pub fn new(settings: Settings, now: i64) -> Self {
         let settings = Settings { bucket_ns: settings.bucket_ns.max(1), ..settings };
+        let scanner = Arc::new(Scanner::new(&settings));
         Self {
-            keys: KeySet::new(&settings.peer_tags, &settings.extra_tags),
-            hasher: FixedState::with_seed(settings.seed),
+            tally: Tally::new(Arc::clone(&scanner)),
+            scanner,
             oldest: align(now, settings.bucket_ns),
             settings,
             buckets: Vec::new(),
@@ -173,8 +167,6 @@ impl Concentrator {
             groups: 0,
             counters: Counters::default(),
             log: delta::Log::default(),
-            facts: Vec::new(),
-            dims: Vec::new(),
         }
     }
 
@@ -188,137 +180,84 @@ impl Concentrator {
         self.groups
     }
 
+    /// An empty list of what is to be counted here.
+    pub fn tally(&self) -> Tally {
+        Tally::new(Arc::clone(&self.scanner))
+    }
+
+    /// Counts what was tallied of a batch. `now` in nanoseconds since the Unix
+    /// epoch.
+    pub fn count(&mut self, batch: &Batch, tally: &Tally, now: i64) {
+        self.add(batch, tally, now, None);
+    }
+
+    /// As [`Concentrator::count`]; what it changes is written to `delta` as well.
+    pub fn count_logged(&mut self, batch: &Batch, tally: &Tally, now: i64, delta: &mut Delta) {
+        self.add(batch, tally, now, Some(delta));
+    }
+
     /// Counts all chunks of a batch that are to be counted: none if the client
     /// computed stats, and none that was filtered or rejected. Otherwise as
     /// [`Concentrator::add_chunk`].
     pub fn add_batch(&mut self, batch: &Batch, now: i64) {
-        if batch.intake.client.computed_stats {
-            return;
-        }
-        let mut memo = None;
-        for chunk in batch.chunks.iter().filter(|c| c.fate == Fate::Kept) {
-            self.add(batch, chunk, now, &mut memo, None);
+        if !batch.intake.client.computed_stats {
+            let kept = batch.chunks.iter().filter(|c| c.fate == Fate::Kept);
+            self.tally_and_add(batch, kept, now);
         }
     }
 
-    /// Counts a chunk, after normalisation and obfuscation and before
-    /// sampling. The caller leaves out chunks whose client computed stats
-    /// ([`spanloom_model::ClientFlags::computed_stats`]) and chunks that were
-    /// filtered or rejected. `now` in nanoseconds since the Unix epoch.
+    /// Tallies a chunk ([`Tally::add`]) and counts it.
     pub fn add_chunk(&mut self, batch: &Batch, chunk: &Chunk, now: i64) {
-        self.add(batch, chunk, now, &mut None, None);
+        self.tally_and_add(batch, std::iter::once(chunk), now);
     }
 
-    /// As [`Concentrator::add_chunk`]; what it changes is written to `delta`
-    /// as well.
-    pub fn add_chunk_logged(&mut self, batch: &Batch, chunk: &Chunk, now: i64, delta: &mut Delta) {
-        self.add(batch, chunk, now, &mut None, Some(delta));
+    fn tally_and_add<'a>(&mut self, batch: &Batch, chunks: impl Iterator<Item = &'a Chunk>, now: i64) {
+        let empty = self.tally();
+        let mut tally = std::mem::replace(&mut self.tally, empty);
+        chunks.for_each(|chunk| tally.add(batch, chunk));
+        self.add(batch, &tally, now, None);
+        tally.clear();
+        self.tally = tally;
     }
 
-    fn add(
-        &mut self,
-        batch: &Batch,
-        chunk: &Chunk,
-        now: i64,
-        memo: &mut Option<(SourceMemo, u32)>,
-        mut delta: Option<&mut Delta>,
-    ) {
-        let Some(root) = batch.chunk_root(chunk) else { return };
-        let mut facts = std::mem::take(&mut self.facts);
-        let mut dims = std::mem::take(&mut self.dims);
-        facts.clear();
-        dims.clear();
-
-        let root_attrs = batch.spans.get(root).map(|s| s.attrs).unwrap_or_default();
-        let v1 = batch.intake.protocol == Protocol::DatadogV1;
-        // v1.0 says it of the payload, and no span is asked.
-        let holder = match batch.resources.get(chunk.resource as usize) {
-            Some(resource) if v1 => resource.attrs,
-            _ => root_attrs,
-        };
-        let mut git = batch.get_text(holder, keys::GIT_COMMIT_SHA).unwrap_or(Text::EMPTY);
-        let parents =
-            if batch.intake.protocol.is_datadog() { None } else { Some(Parents::new(batch, chunk)) };
-        let scan = Scan { batch, keys: &self.keys, by_kind: self.settings.by_span_kind };
-        for (i, span) in batch.chunk_spans(chunk).iter().enumerate() {
-            let top_level = parents.as_ref().is_some_and(|p| p.is_top_level(batch, span));
-            let at = chunk.spans.start as usize + i;
-            let mut unasked = Text::EMPTY;
-            let of_span = if v1 { &mut unasked } else { &mut git };
-            facts.extend(scan.span(at, span, top_level, of_span, &mut dims));
-        }
-        if !facts.is_empty() {
-            let weight = weight(batch.get_f64(root_attrs, keys::SAMPLE_RATE));
-            let base_service = batch.get_text(root_attrs, keys::BASE_SERVICE).unwrap_or(Text::EMPTY);
-            let this = SourceMemo { resource: chunk.resource, git, base_service };
-            let source = match memo {
-                Some((known, source)) if *known == this => *source,
-                _ => self.source(batch, chunk, batch.str(git), batch.str(base_service)),
+    fn add(&mut self, batch: &Batch, tally: &Tally, now: i64, mut delta: Option<&mut Delta>) {
+        let mut known: Option<(&Sender, u32)> = None;
+        let mut facts = tally.facts.iter();
+        let mut begin = 0;
+        for chunk in &tally.chunks {
+            let source = match known {
+                Some((sender, source)) if *sender == chunk.sender => source,
+                _ => self.source(batch, &chunk.sender),
             };
-            *memo = Some((this, source));
-            let synthetics = is_synthetics(batch.str(chunk.origin));
-            for fact in &facts {
-                self.add_span(batch, fact, &dims, source, synthetics, weight, now, delta.as_deref_mut());
+            known = Some((&chunk.sender, source));
+            for fact in facts.by_ref().take(chunk.end - begin) {
+                let Some(span) = batch.spans.get(fact.span as usize) else { continue };
+                let key = KeyRef { source, own: fact.own(batch, span), own_hash: fact.hash };
+                self.counters.spans += 1;
+                let bucket = self.bucket(span.end(), now);
+                let room = self.groups < self.settings.max_groups;
+                let hash = key.hash(&self.scanner.hasher);
+                let group = match bucket_find(&self.buckets[bucket], hash, &key) {
+                    Some(at) => at,
+                    None if room => {
+                        let (peers, extra) = self.scanner.dim_tags(batch, tally.dims(fact));
+                        self.insert(bucket, hash, &key, peers, extra)
+                    }
+                    None => self.overflow(bucket, &key),
+                };
+                let one = One {
+                    top_level: fact.top_level,
+                    error: span.is_error(),
+                    duration: span.duration.max(0) as u64,
+                    weight: chunk.weight,
+                };
+                let bucket = &mut self.buckets[bucket];
+                bucket.groups[group].count(one);
+                if let Some(delta) = delta.as_deref_mut() {
+                    delta.span(bucket.era, group, one);
+                }
             }
-        }
-        self.facts = facts;
-        self.dims = dims;
-    }
-
-    #[allow(clippy::too_many_arguments)] // one span in the context of its chunk
-    fn add_span(
-        &mut self,
-        batch: &Batch,
-        fact: &Facts,
-        dims: &[Dim],
-        source: u32,
-        synthetics: bool,
-        weight: f64,
-        now: i64,
-        delta: Option<&mut Delta>,
-    ) {
-        let Some(span) = batch.spans.get(fact.span as usize) else { return };
-        let dims = dims.get(fact.dims.0 as usize..fact.dims.1 as usize).unwrap_or_default();
-        let dims_hash = self.dims_hash(batch, dims);
-        let resource = if span.resource.is_empty() { span.name } else { span.resource };
-        let key = KeyRef {
-            source,
-            texts: [
-                batch.arena.bytes(span.service),
-                batch.arena.bytes(span.name),
-                batch.arena.bytes(resource),
-                batch.arena.bytes(span.span_type),
-                fact.kind.bytes(batch),
-                batch.arena.bytes(fact.service_source),
-            ],
-            status: fact.status,
-            grpc: fact.grpc,
-            dims_hash,
-            synthetics,
-            root: span.parent_id.is_zero(),
-        };
-        self.counters.spans += 1;
-        let bucket = self.bucket(span.end(), now);
-        let room = self.groups < self.settings.max_groups;
-        let hash = key.hash(&self.hasher);
-        let group = match bucket_find(&self.buckets[bucket], hash, &key) {
-            Some(at) => at,
-            None if room => {
-                let (peers, extra) = self.dim_tags(batch, dims);
-                self.insert(bucket, hash, &key, peers, extra)
-            }
-            None => self.overflow(bucket, &key),
-        };
-        let one = One {
-            top_level: fact.top_level,
-            error: span.is_error(),
-            duration: span.duration.max(0) as u64,
-            weight,
-        };
-        let bucket = &mut self.buckets[bucket];
-        bucket.groups[group].count(one);
-        if let Some(delta) = delta {
-            delta.span(bucket.era, group, one);
+            begin = chunk.end;
         }
     }
 
@@ -372,11 +311,11 @@ impl Concentrator {
     fn overflow(&mut self, bucket: usize, key: &KeyRef<'_>) -> usize {
         self.counters.overflowed += 1;
         let room = self.groups < self.settings.max_groups + self.settings.max_groups / 10;
-        for (service, source) in [(key.texts[0], key.source), (b"", 0)] {
+        for (service, source) in [(key.own.texts[0], key.source), (b"", 0)] {
             let texts = [service, b"", OVERFLOW.as_bytes(), b"", b"", b""];
-            let key =
-                KeyRef { source, texts, status: 0, grpc: None, dims_hash: 0, synthetics: false, root: false };
-            let hash = key.hash(&self.hasher);
+            let own = Own { texts, status: 0, grpc: None, dims_hash: 0, synthetics: false, root: false };
+            let key = KeyRef::new(source, own, &self.scanner.hasher);
+            let hash = key.hash(&self.scanner.hasher);
             if let Some(at) = bucket_find(&self.buckets[bucket], hash, &key) {
                 return at;
             }
@@ -387,46 +326,9 @@ impl Concentrator {
         0
     }
 
-    fn dims_hash(&self, batch: &Batch, dims: &[Dim]) -> u64 {
-        if dims.is_empty() {
-            return 0;
-        }
-        let mut hash = self.hasher.build_hasher();
-        for (place, value) in dims {
-            place.hash(&mut hash);
-            let bytes = batch.arena.bytes(*value);
-            if !self.keys.dim_is_peer(*place) {
-                hash_value(extra_value(batch.str(*value)).as_bytes(), &mut hash);
-            } else if may_hold_address(bytes) {
-                let quantized = (self.settings.quantize_peer)(batch.str(*value));
-                hash_value(quantized.as_bytes(), &mut hash);
-            } else {
-                hash_value(bytes, &mut hash);
-            }
-        }
-        hash.finish()
-    }
-
-    fn dim_tags(&self, batch: &Batch, dims: &[Dim]) -> (Vec<String>, Vec<String>) {
-        let (mut peers, mut extra) = (Vec::new(), Vec::new());
-        for (place, value) in dims {
-            let (key, value) = (self.keys.dim_key(*place), batch.str(*value));
-            if self.keys.dim_is_peer(*place) {
-                peers.push(format!("{key}:{}", quantized(self.settings.quantize_peer, value)));
-            } else {
-                extra.push(format!("{key}:{}", extra_value(value)));
-            }
-        }
-        // As texts: the colon comes after the dot of a longer key.
-        peers.sort_unstable();
-        extra.sort_unstable();
-        (peers, extra)
-    }
-
     /// The source of a chunk, interned.
-    fn source(&mut self, batch: &Batch, chunk: &Chunk, git: &str, base_service: &str) -> u32 {
-        let none = Resource::default();
-        let resource = batch.resources.get(chunk.resource as usize).unwrap_or(&none);
+    fn source(&mut self, batch: &Batch, sender: &Sender) -> u32 {
+        let (resource, git) = (&sender.resource, batch.str(sender.git));
         let or = |text: Text, other: &'static str| if text.is_empty() { other } else { batch.str(text) };
         let container_tags = batch.get_str(resource.attrs, keys::CONTAINER_TAGS).unwrap_or_default();
         let process_tags = batch.get_str(resource.attrs, keys::PROCESS_TAGS).unwrap_or_default();
@@ -443,12 +345,12 @@ impl Concentrator {
                 if git.is_empty() { tag("git.commit.sha:") } else { git },
                 tag("image_tag:"),
                 or(resource.language_name, ""),
-                base_service,
+                batch.str(sender.base_service),
             ],
             container_tags: if self.settings.without_container { "" } else { container_tags },
             process_tags: if self.settings.without_process { "" } else { process_tags },
         };
-        intern(&mut self.sources, &mut self.source_table, &self.hasher, &key)
+        intern(&mut self.sources, &mut self.source_table, &self.scanner.hasher, &key)
     }
 
     /// Takes out the buckets that are due at `now` (`all`: every bucket, at
@@ -525,8 +427,7 @@ impl Concentrator {
         self.log.renumber(|source| used[source as usize].then(|| place[source as usize]));
         for group in self.buckets.iter_mut().flat_map(|b| &mut b.groups) {
             group.source = place[group.source as usize];
-            let hash = group.key().hash(&self.hasher);
-            group.hash = hash;
+            group.hash = hash_of(group.own_hash, group.source, &self.scanner.hasher);
         }
         for bucket in &mut self.buckets {
             bucket.table.clear();
@@ -543,94 +444,56 @@ impl Concentrator {
     }
 }
 
-/// Services by span id, to tell which spans of a chunk enter a service. Only
-/// for formats whose spans carry no marks.
-struct Parents(Vec<(SpanId, Text)>);
-
-impl Parents {
-    fn new(batch: &Batch, chunk: &Chunk) -> Self {
-        let mut ids: Vec<_> = batch.chunk_spans(chunk).iter().map(|s| (s.span_id, s.service)).collect();
-        ids.sort_unstable_by_key(|(id, _)| *id);
-        Self(ids)
-    }
-
-    fn is_top_level(&self, batch: &Batch, span: &Span) -> bool {
-        span.parent_id.is_zero()
-            || self
-                .0
-                .binary_search_by_key(&span.parent_id, |(id, _)| *id)
-                .map_or(true, |i| batch.arena.bytes(self.0[i].1) != batch.arena.bytes(span.service))
-    }
-}
-
-fn quantized(quantize: fn(&str) -> Cow<'_, str>, value: &str) -> Cow<'_, str> {
-    if may_hold_address(value.as_bytes()) { quantize(value) } else { Cow::Borrowed(value) }
-}
-
-/// Texts without digit, colon and comma cannot hold an address or a list.
-fn may_hold_address(value: &[u8]) -> bool {
-    // All bytes are looked at, many at once. Those from `0` to `:` follow each
-    // other.
-    value.iter().fold(0, |found, b| found | u8::from(matches!(b, b'0'..=b':' | b','))) != 0
-}
-
-/// The value of a dimension, ended so that two do not run into each other.
-fn hash_value(value: &[u8], hash: &mut impl Hasher) {
-    hash.write(value);
-    hash.write_u8(0xff);
-}
-
-fn extra_value(value: &str) -> &str {
-    if value.len() > MAX_EXTRA_VALUE { OVERFLOW } else { value }
-}
-
 fn bucket_find(bucket: &Bucket, hash: u64, key: &KeyRef<'_>) -> Option<usize> {
     bucket.table.find(hash, |i| key.is(&bucket.groups[*i as usize], hash)).map(|i| *i as usize)
 }
 
-impl KeyRef<'_> {
+/// Hash of a key, from that of its parts besides the source.
+fn hash_of(own: u64, source: u32, hasher: &FixedState) -> u64 {
+    hasher.hash_one((own, source))
+}
+
+impl<'a> KeyRef<'a> {
+    fn new(source: u32, own: Own<'a>, hasher: &FixedState) -> Self {
+        Self { source, own_hash: own.hash(hasher), own }
+    }
+
     fn hash(&self, hasher: &FixedState) -> u64 {
-        let mut h = hasher.build_hasher();
-        for text in self.texts {
-            text.hash(&mut h);
-        }
-        // One word for the small fields.
-        let grpc = self.grpc.map_or(u64::MAX, u64::from);
-        (u64::from(self.source) << 32 | u64::from(self.status)).hash(&mut h);
-        (grpc << 2 | u64::from(self.synthetics) << 1 | u64::from(self.root)).hash(&mut h);
-        self.dims_hash.hash(&mut h);
-        h.finish()
+        hash_of(self.own_hash, self.source, hasher)
     }
 
     fn is(&self, group: &Group, hash: u64) -> bool {
+        let own = &self.own;
         if group.hash != hash
             || group.source != self.source
-            || group.status != self.status
-            || group.grpc != self.grpc
-            || group.dims_hash != self.dims_hash
-            || group.synthetics != self.synthetics
-            || group.root != self.root
+            || group.status != own.status
+            || group.grpc != own.grpc
+            || group.dims_hash != own.dims_hash
+            || group.synthetics != own.synthetics
+            || group.root != own.root
         {
             return false;
         }
-        (0..6).all(|i| same_bytes(group.text(i), self.texts[i]))
+        (0..6).all(|i| same_bytes(group.text(i), own.texts[i]))
     }
 
     fn to_group(&self, hash: u64, peers: Vec<String>, extra: Vec<String>) -> Group {
         let mut ends = [0; 6];
-        let mut text = Vec::with_capacity(self.texts.iter().map(|t| t.len()).sum());
-        for (end, t) in ends.iter_mut().zip(self.texts) {
+        let own = &self.own;
+        let mut text = Vec::with_capacity(own.texts.iter().map(|t| t.len()).sum());
+        for (end, t) in ends.iter_mut().zip(own.texts) {
             text.extend_from_slice(t);
             *end = text.len() as u32;
         }
         Group {
             hash,
+            own_hash: self.own_hash,
             source: self.source,
-            status: self.status,
-            grpc: self.grpc,
-            dims_hash: self.dims_hash,
-            synthetics: self.synthetics,
-            root: self.root,
+            status: own.status,
+            grpc: own.grpc,
+            dims_hash: own.dims_hash,
+            synthetics: own.synthetics,
+            root: own.root,
             text: text.into(),
             ends,
             peer_tags: peers.into(),
@@ -674,18 +537,6 @@ impl Group {
     fn text(&self, i: usize) -> &[u8] {
         let start = if i == 0 { 0 } else { self.ends[i - 1] as usize };
         self.text.get(start..self.ends[i] as usize).unwrap_or_default()
-    }
-
-    fn key(&self) -> KeyRef<'_> {
-        KeyRef {
-            source: self.source,
-            texts: std::array::from_fn(|i| self.text(i)),
-            status: self.status,
-            grpc: self.grpc,
-            dims_hash: self.dims_hash,
-            synthetics: self.synthetics,
-            root: self.root,
-        }
     }
 
     fn export(&self, random: &mut dyn FnMut() -> f64) -> ClientGroupedStats {

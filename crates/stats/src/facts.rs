@@ -139,6 +139,12 @@ pub(crate) struct Facts {
     pub top_level: bool,
     /// Positions in the scratch list of dimensions.
     pub dims: (u32, u32),
+    /// Hash of these.
+    pub dims_hash: u64,
+    /// The trace was made by a synthetic test.
+    pub synthetics: bool,
+    /// Hash of the key of the span's group, besides who sent it.
+    pub hash: u64,
 }
 
 /// Text of the span kind: as sent, or from the numeric field.
@@ -180,7 +186,7 @@ pub(crate) struct Scan<'a> {
 impl Scan<'_> {
     /// Looks at one span. `top_level` is what is known beside the marks.
     /// `git` takes the first commit id met. Dimensions go to `dims`; they stay
-    /// there only if the span counts.
+    /// there only if the span counts. Hashes are the caller's to fill in.
     pub fn span(
         &self,
         at: usize,
@@ -255,6 +261,9 @@ impl Scan<'_> {
             service_source,
             top_level,
             dims: (first_dim as u32, dims.len() as u32),
+            dims_hash: 0,
+            synthetics: false,
+            hash: 0,
         })
     }
 

@@ -9,6 +9,7 @@
 //! | `concentrator.rs` | [`Concentrator`]: counts spans into buckets of ten seconds |
 //! | `concentrator/delta.rs` | [`Delta`], [`Replay`]: what counting changes, as records of a log, and back |
 //! | `concentrator/source.rs` | who sent what is counted |
+//! | `tally.rs` | [`Tally`]: what is to be counted of a batch, found out without the concentrator |
 //! | `facts.rs` | one pass over a span's attributes |
 //! | `client.rs` | [`ClientAggregator`]: merges what tracers counted |
 //! | `payload.rs` | [`split`], [`encode`]: cutting and writing payloads for the intake |
@@ -24,9 +25,11 @@ mod payload;
 mod red;
 pub mod rules;
 mod sketch;
+mod tally;
 
 pub use client::{ClientAggregator, ClientSettings, client_bucket_time, fold_duplicates};
 pub use concentrator::{Concentrator, Counters, Delta, Malformed, OVERFLOW, Replay, Settings};
 pub use payload::{MAX_GROUPS, encode, encode_source, split};
 pub use red::{Red, RedFilter, RedPoint, RedSeries, RedSettings};
 pub use sketch::{GAMMA, MAX_BINS, Sketch, SketchError, index as sketch_index, truncate_duration};
+pub use tally::Tally;

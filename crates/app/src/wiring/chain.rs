@@ -11,7 +11,7 @@ use spanloom_obfuscator::Obfuscator;
 use spanloom_pipeline::{ChainFactory, Effects, Processor, Rates};
 use spanloom_processors::{Agent, AgentConfig, Counts, SpanObfuscator};
 use spanloom_sampler::Samplers;
-use spanloom_stats::{Concentrator, Delta};
+use spanloom_stats::{Concentrator, Delta, Tally};
 use std::collections::{BTreeMap, HashSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -119,6 +119,7 @@ pub fn factory(shared: Shared) -> ChainFactory {
         let scrub: Scrub = Box::new(move |batch, span| scrubber.scrub(batch, span));
         vec![Box::new(AgentStep {
             agent: Agent::new(shared.agent.clone(), scrub),
+            tally: lock(&shared.concentrator).tally(),
             concentrator: Arc::clone(&shared.concentrator),
             log: shared.log.clone(),
             routed: Arc::clone(&shared.routed),
@@ -140,6 +141,8 @@ type Scrub = Box<dyn FnMut(&mut Batch, usize) + Send>;
 /// came: it works on their translation, which is counted, sampled and sent.
 struct AgentStep {
     agent: Agent<Scrub>,
+    /// What the concentrator is to count; looked at without its lock.
+    tally: Tally,
     concentrator: Arc<Mutex<Concentrator>>,
     log: Option<Arc<StatsLog>>,
     routed: Arc<Mutex<Concentrator>>,
@@ -184,6 +187,11 @@ impl Processor for AgentStep {
         let mut elsewhere = self.foreign.translate(&batch.part(|c| !unrouted(c)));
         self.steps(&mut elsewhere.batch, &elsewhere.computed_stats, None, now, fx);
     }
+    fn settle(&mut self) {
+        if let Some(log) = &self.log {
+            log.write();
+        }
+    }
 }
 
 impl AgentStep {
@@ -215,8 +223,9 @@ impl AgentStep {
         // intake too is not known, and twice is better than never.
         let before = log.is_some_and(|l| l.counted_before(request.fingerprint, now));
         let counted = batch.intake.client.computed_stats || resent || before;
-        let mut delta = Delta::default();
-        let (concentrator, samplers) = (&self.concentrator, &self.samplers);
+        let samplers = &self.samplers;
+        let tally = &mut self.tally;
+        tally.clear();
         let install = self.install.as_deref();
         let routed = &self.routed;
         self.agent.process(batch, now, &mut counts, |batch, c| {
@@ -238,11 +247,7 @@ impl AgentStep {
                 return true;
             }
             if !counted {
-                let mut concentrator = lock(concentrator);
-                match log {
-                    Some(_) => concentrator.add_chunk_logged(batch, &batch.chunks[c], now, &mut delta),
-                    None => concentrator.add_chunk(batch, &batch.chunks[c], now),
-                }
+                tally.add(batch, &batch.chunks[c]);
             }
             match samplers {
                 // The first copy is on its way already.
@@ -260,16 +265,28 @@ impl AgentStep {
                 None => true,
             }
         });
-        if let Some(log) = log.filter(|_| !delta.is_empty()) {
-            let log = Arc::clone(log);
-            fx.save(move |saved| log.commit(&delta, request, Box::new(move || drop(saved))));
-        }
+        self.count(batch, request, now, fx);
         if let Some(samplers) = samplers {
             self.feedback.tell(&lock(samplers), now);
         }
         for (reason, n) in counts.malformed {
             fx.note("spans_malformed", reason, n);
         }
+    }
+
+    /// Counts what was tallied, the whole batch under one lock.
+    fn count(&self, batch: &Batch, request: CountedRequest, now: i64, fx: &mut Effects) {
+        if self.tally.is_empty() {
+            return;
+        }
+        let Some(log) = &self.log else {
+            lock(&self.concentrator).count(batch, &self.tally, now);
+            return;
+        };
+        let mut delta = Delta::default();
+        lock(&self.concentrator).count_logged(batch, &self.tally, now, &mut delta);
+        let log = Arc::clone(log);
+        fx.save(move |saved| log.commit(&delta, request, Box::new(move || drop(saved))));
     }
 }
 

@@ -90,8 +90,16 @@ pub struct Translated<E>(pub Arc<E>);
 
 impl<E: Exporter> Exporter for Translated<E> {
     fn export(&self, batch: Arc<Batch>, done: AckFn) {
-        let batch = batch.for_datadog.clone().unwrap_or(batch);
-        self.0.export(batch, done);
+        self.export_all(vec![(batch, done)]);
+    }
+
+    fn export_all(&self, mut batches: Vec<(Arc<Batch>, AckFn)>) {
+        for (batch, _) in &mut batches {
+            if let Some(translated) = batch.for_datadog.clone() {
+                *batch = translated;
+            }
+        }
+        self.0.export_all(batches);
     }
 }
 

@@ -52,10 +52,15 @@ impl Process {
     fn count(&self, id: u64, service: &str, ended: i64) {
         let b = batch(service, ended);
         let mut delta = Delta::default();
-        self.concentrator.lock().unwrap().add_chunk_logged(&b, &b.chunks[0], ended, &mut delta);
+        let mut concentrator = self.concentrator.lock().unwrap();
+        let mut tally = concentrator.tally();
+        tally.add(&b, &b.chunks[0]);
+        concentrator.count_logged(&b, &tally, ended, &mut delta);
+        drop(concentrator);
         let (tell, told) = mpsc::channel();
         let request = CountedRequest { fingerprint: id, received_at: ended };
         self.log.commit(&delta, request, Box::new(move || tell.send(()).unwrap()));
+        self.log.write();
         told.recv().unwrap();
     }
 

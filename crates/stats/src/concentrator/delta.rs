@@ -19,7 +19,7 @@
 //! snapshot that has them. An `era` names a bucket; no two ever have the same.
 
 use super::{
-    BASE_SERVICE, Bucket, Concentrator, Group, KeyRef, One, Source, SourceRef, bucket_find, hash_value,
+    BASE_SERVICE, Bucket, Concentrator, Group, KeyRef, One, Own, Source, SourceRef, bucket_find, hash_value,
     intern,
 };
 use crate::rules::peers_of_calls;
@@ -41,7 +41,7 @@ const OVER: u8 = 2;
 #[error("a record of counted spans is malformed")]
 pub struct Malformed;
 
-/// What a batch has changed, see [`Concentrator::add_chunk_logged`].
+/// What a batch has changed, see [`Concentrator::count_logged`].
 #[derive(Debug)]
 pub struct Delta {
     out: Vec<u8>,
@@ -300,7 +300,7 @@ impl Concentrator {
         }
         let (container_tags, process_tags) = (r.str()?, r.str()?);
         let key = SourceRef { texts, container_tags, process_tags };
-        Ok(intern(&mut self.sources, &mut self.source_table, &self.hasher, &key))
+        Ok(intern(&mut self.sources, &mut self.source_table, &self.scanner.hasher, &key))
     }
 
     fn read_group(
@@ -323,8 +323,7 @@ impl Concentrator {
         };
         let flags = r.byte()?;
         let (peers, extra) = (r.texts()?, r.texts()?);
-        let key = KeyRef {
-            source: *source,
+        let own = Own {
             texts,
             status,
             grpc,
@@ -332,7 +331,8 @@ impl Concentrator {
             synthetics: flags & 1 != 0,
             root: flags & 2 != 0,
         };
-        let hash = key.hash(&self.hasher);
+        let key = KeyRef::new(*source, own, &self.scanner.hasher);
+        let hash = key.hash(&self.scanner.hasher);
         let bucket = self.buckets.iter().rposition(|b| b.start == start).unwrap_or_else(|| self.open(start));
         self.buckets[bucket].era = era;
         let at = match bucket_find(&self.buckets[bucket], hash, &key) {
@@ -348,12 +348,12 @@ impl Concentrator {
         Ok(())
     }
 
-    /// [`Concentrator::dims_hash`] of dimensions that are texts already.
+    /// The hash of dimensions that are texts already, as a tally makes it.
     fn tags_hash(&self, kind: &[u8], peers: &[String], extra: &[String]) -> u64 {
         if peers.is_empty() && extra.is_empty() {
             return 0;
         }
-        let mut hash = self.hasher.build_hasher();
+        let mut hash = self.scanner.hasher.build_hasher();
         let mut add = |(place, value): (u16, &str)| {
             place.hash(&mut hash);
             hash_value(value.as_bytes(), &mut hash);
@@ -362,7 +362,7 @@ impl Concentrator {
         // that of their texts.
         let by_key = |tags: &mut dyn Iterator<Item = &'_ String>| {
             let mut dims: Vec<_> =
-                tags.map(|tag| self.keys.split(tag)).map(|(p, v)| (p, v.to_owned())).collect();
+                tags.map(|tag| self.scanner.keys.split(tag)).map(|(p, v)| (p, v.to_owned())).collect();
             dims.sort_unstable_by_key(|d| d.0);
             dims
         };
@@ -372,7 +372,7 @@ impl Concentrator {
             by_key(&mut peers.iter().chain(extra)).iter().for_each(|(place, v)| add((*place, v)));
         } else {
             by_key(&mut extra.iter()).iter().for_each(|(place, v)| add((*place, v)));
-            peers.iter().for_each(|tag| add((BASE_SERVICE, self.keys.split(tag).1)));
+            peers.iter().for_each(|tag| add((BASE_SERVICE, self.scanner.keys.split(tag).1)));
         }
         hash.finish()
     }

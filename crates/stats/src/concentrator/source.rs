@@ -4,7 +4,6 @@
 use crate::rules::process_tags_hash;
 use foldhash::fast::FixedState;
 use hashbrown::HashTable;
-use spanloom_model::Text;
 use spanloom_model::stats::ClientStatsPayload;
 use std::hash::{BuildHasher, Hash, Hasher};
 
@@ -27,14 +26,6 @@ pub(super) struct SourceRef<'a> {
     pub(super) texts: [&'a str; 8],
     pub(super) container_tags: &'a str,
     pub(super) process_tags: &'a str,
-}
-
-/// What the source of a chunk depends on within one batch.
-#[derive(Clone, Copy, PartialEq, Eq)]
-pub(super) struct SourceMemo {
-    pub(super) resource: u32,
-    pub(super) git: Text,
-    pub(super) base_service: Text,
 }
 
 /// Number of a source; that of the first one if there are too many.

@@ -81,6 +81,12 @@ fn concentrator(seed: u64, now: i64) -> Concentrator {
     Concentrator::new(Settings { seed, extra_tags, ..settings() }, now)
 }
 
+fn count_logged(live: &mut Concentrator, b: &Batch, delta: &mut Delta) {
+    let mut tally = live.tally();
+    tally.add(b, &b.chunks[0]);
+    live.count_logged(b, &tally, NOW, delta);
+}
+
 enum Entry {
     Record(Vec<u8>),
     Flushed(Vec<u64>),
@@ -104,7 +110,7 @@ impl Logged {
 
     fn count(&mut self, b: &Batch) -> Delta {
         let mut delta = Delta::default();
-        self.live.add_chunk_logged(b, &b.chunks[0], NOW, &mut delta);
+        count_logged(&mut self.live, b, &mut delta);
         delta
     }
 
@@ -209,7 +215,7 @@ proptest! {
         let mut logged = Logged::new(concentrator(1, START), &Replay::default(), Vec::new());
         let mut delta = Delta::default();
         for b in kinds.iter().map(of) {
-            logged.live.add_chunk_logged(&b, &b.chunks[0], NOW, &mut delta);
+            count_logged(&mut logged.live, &b, &mut delta);
         }
         let mut record = Vec::new();
         logged.live.record(&delta, &mut record);
@@ -268,7 +274,7 @@ fn a_span_takes_a_few_bytes() {
     let mut delta = Delta::default();
     let b = plain(0);
     for _ in 0..1000 {
-        logged.live.add_chunk_logged(&b, &b.chunks[0], NOW, &mut delta);
+        count_logged(&mut logged.live, &b, &mut delta);
     }
     let mut record = Vec::new();
     logged.live.record(&delta, &mut record);
