@@ -1,6 +1,7 @@
 //! Jaeger's first HTTP API, with the four endpoints that Jaeger removed after
 //! 2.20 and Grafana still calls.
 
+use crate::jaeger_metrics::{Figure, metrics};
 use crate::reply::Reply;
 use crate::route::Call;
 use crate::{Api, Config, Problem};
@@ -32,7 +33,7 @@ async fn route(api: &Api, call: &Call<'_>) -> Result<Reply, Problem> {
         ["archive", id] => archive(call, id),
         ["transform"] => transform(api, call),
         ["dependencies"] => edges(api, call).await,
-        ["metrics", "latencies" | "calls" | "errors"] => metrics(call, segments[1]),
+        ["metrics", which] if let Some(of) = Figure::named(which) => metrics(api, call, of).await,
         ["deep-dependencies" | "quality-metrics"] => {
             call.get()?;
             Err(Problem::Unsupported(format!("{} are not offered", segments[0])))
@@ -209,18 +210,4 @@ async fn edges(api: &Api, call: &Call<'_>) -> Result<Reply, Problem> {
         .map(|e| json!({"parent": e.parent, "child": e.child, "callCount": e.calls}))
         .collect();
     Ok(Reply::json(envelope(json!(data).to_string().as_bytes(), 0, "null")))
-}
-
-/// Until statistics are kept: what Jaeger answers without a metrics store.
-fn metrics(call: &Call<'_>, which: &str) -> Result<Reply, Problem> {
-    call.get()?;
-    if which == "latencies" && call.params.get("quantile").is_none_or(|q| q.parse::<f64>().is_err()) {
-        return Err(Problem::Invalid("unable to parse param 'quantile': a number is required".into()));
-    }
-    if call.params.get("service").is_none() {
-        return Err(Problem::Invalid(
-            "unable to parse param 'service': please provide at least one service name".into(),
-        ));
-    }
-    Err(Problem::Unsupported("metrics querying is currently disabled".into()))
 }

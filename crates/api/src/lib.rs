@@ -7,6 +7,7 @@
 //! | `reply.rs` | answers and their headers |
 //! | `error.rs` | [`Problem`]: one table of statuses, and each API's way to say it |
 //! | `jaeger.rs`, `jaeger_v3.rs` | Jaeger's first and third HTTP API |
+//! | `jaeger_metrics.rs` | the figures of Jaeger's Monitor page |
 //! | `zipkin.rs` | Zipkin's API, health and UI settings |
 //! | `tempo/` | Tempo's API |
 //! | `own/` | `/api/spanloom/v1` |
@@ -15,6 +16,7 @@
 
 mod error;
 mod jaeger;
+mod jaeger_metrics;
 mod jaeger_v3;
 mod own;
 mod reply;
@@ -25,6 +27,7 @@ mod tempo;
 mod zipkin;
 
 pub use error::Problem;
+pub use own::RedQuestion;
 pub use route::Door;
 pub use serve::{ServeConfig, serve};
 pub use state::{Api, Config, Report};

@@ -2,7 +2,7 @@
 
 use crate::Problem;
 use serde_json::Value as Json;
-use spanloom_model::{SpanReader, TraceId};
+use spanloom_model::{RedFilter, RedSeries, SpanReader, TraceId};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use tokio::sync::Semaphore;
@@ -64,6 +64,11 @@ pub trait Report: Send + Sync {
     }
     /// `/api/spanloom/v1/why/{id}`: what became of a trace. May block.
     fn why(&self, _id: TraceId) -> Option<Json> {
+        None
+    }
+    /// `/api/spanloom/v1/red` and Jaeger's metrics: requests, errors and
+    /// latencies. May block.
+    fn red(&self, _filter: &RedFilter<'_>) -> Option<Vec<RedSeries>> {
         None
     }
     /// `POST /api/spanloom/v1/traces/{id}/keep`: keeps a trace whatever rules

@@ -3,7 +3,7 @@
 use crate::cli::{Command, SearchArgs};
 use crate::settings::Settings;
 use crate::waterfall::{self, Style};
-use crate::{remote, report};
+use crate::{remote, report, services};
 use serde_json::Value as Json;
 use std::fmt::Write;
 use std::io::IsTerminal;
@@ -32,17 +32,32 @@ pub fn run(s: &Settings, command: &Command) -> Result<String, String> {
             }
             Ok(waterfall::draw(trace, style(*verbose)))
         }
+        Command::Services(args) => {
+            let mut path = format!("/api/spanloom/v1/red?since={}", remote::encode(&args.since));
+            if let Some(service) = &args.service {
+                let _ = write!(path, "&service={}", remote::encode(service));
+            }
+            if args.all {
+                path.push_str("&spans=all");
+            }
+            let (status, answer) = of_any(s, http::Method::GET, &path)?;
+            let answer = check(status, answer)?;
+            if args.json {
+                return Ok(pretty(&answer));
+            }
+            Ok(services::draw(&answer, args, std::io::stdout().is_terminal()))
+        }
         Command::Why { id, json } => {
             let id = trace_id(id)?;
             let path = format!("/api/spanloom/v1/why/{id}");
-            let (status, answer) = of_trace(s, http::Method::GET, &path)?;
+            let (status, answer) = of_any(s, http::Method::GET, &path)?;
             let why = check(status, answer)?;
             if *json { Ok(pretty(&why)) } else { Ok(draw_why(&why)) }
         }
         Command::Keep { id } => {
             let id = trace_id(id)?;
             let path = format!("/api/spanloom/v1/traces/{id}/keep");
-            let (status, answer) = of_trace(s, http::Method::POST, &path)?;
+            let (status, answer) = of_any(s, http::Method::POST, &path)?;
             let answer = check(status, answer)?;
             Ok(format!("{}\n", answer["summary"].as_str().unwrap_or("kept")))
         }
@@ -55,9 +70,8 @@ fn ask(address: Option<std::net::SocketAddr>, setting: &str, path: &str) -> Resu
     check(status, answer)
 }
 
-/// Asks about a trace: the admin address, which every Spanloom has, else the
-/// query address.
-fn of_trace(s: &Settings, method: http::Method, path: &str) -> Result<(u16, Json), String> {
+/// Asks the admin address, which every Spanloom has, else the query address.
+fn of_any(s: &Settings, method: http::Method, path: &str) -> Result<(u16, Json), String> {
     let admin = remote::call(method.clone(), s.admin_address.0, "admin.address", path);
     let Err(of_admin) = admin else { return admin };
     remote::call(method, s.query_address.0, "query.address", path).map_err(|_| of_admin)

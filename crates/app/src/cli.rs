@@ -60,6 +60,8 @@ pub enum Command {
     },
     /// Search for traces, newest first.
     Search(SearchArgs),
+    /// Show requests, errors and latencies by service, also of traces that were sampled away.
+    Services(ServicesArgs),
     /// Show one trace as a waterfall.
     Trace {
         /// Trace id: 32 or 16 hexadecimal digits, or a Datadog decimal id.
@@ -85,6 +87,22 @@ pub enum Command {
         #[arg(long)]
         json: bool,
     },
+}
+
+/// A question about requests, errors and latencies.
+#[derive(Args, Debug)]
+pub struct ServicesArgs {
+    /// Show the operations and resources of this service.
+    pub service: Option<String>,
+    /// How far back to look; kept for a day.
+    #[arg(long, default_value = "1h", value_name = "DURATION")]
+    pub since: String,
+    /// Count all spans that statistics know, not only those that enter their service.
+    #[arg(long)]
+    pub all: bool,
+    /// For machines.
+    #[arg(long)]
+    pub json: bool,
 }
 
 /// A search.

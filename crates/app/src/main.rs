@@ -7,7 +7,7 @@
 //! | `wiring/` | the rooms put together: start, stop, settings → configs |
 //! | `check.rs` | `spanloom check` |
 //! | `ask.rs`, `remote.rs` | commands that ask a running one |
-//! | `report.rs`, `waterfall.rs` | counters and traces for people and machines |
+//! | `report.rs`, `waterfall.rs`, `services.rs` | counters, traces and figures of services for people and machines |
 //! | `agent_metrics.rs` | counters as the trace-agent's own metrics |
 //! | `logging.rs` | the program's own log |
 #![forbid(unsafe_code)]
@@ -20,6 +20,7 @@ mod cli;
 mod logging;
 mod remote;
 mod report;
+mod services;
 mod settings;
 mod waterfall;
 mod wiring;

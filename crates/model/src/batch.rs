@@ -300,11 +300,7 @@ impl Batch {
         if span.kind != SpanKind::Unspecified || span.flags & FOREIGN != 0 {
             return span.kind;
         }
-        match self.str(span.span_type) {
-            "web" => SpanKind::Server,
-            "http" => SpanKind::Client,
-            _ => SpanKind::Unspecified,
-        }
+        SpanKind::of_type(self.str(span.span_type))
     }
 
     /// First value under a key, of any type.

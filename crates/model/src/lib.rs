@@ -14,6 +14,7 @@
 //! | `predicate.rs` | [`Expr`]: conditions on one span, and their evaluation |
 //! | `peer.rs` | [`remote_service`]: the two ends of a call |
 //! | `dependency.rs` | [`Links`]: calls between services, read off whole traces |
+//! | `red.rs` | [`RedFilter`], [`RedSeries`]: requests, errors and durations |
 //! | `stats.rs` | [`stats`]: statistics as tracers send them and as they leave |
 //! | `storage.rs` | [`SpanWriter`], [`SpanReader`], [`Search`]: the seam to any store |
 //! | `draft.rs`, `memory.rs`, `contract.rs` | for tests (`test-util`): spans in one line, the reference store, what every store must do |
@@ -34,6 +35,7 @@ pub mod keys;
 pub mod memory;
 mod peer;
 mod predicate;
+mod red;
 mod span;
 pub mod stats;
 mod storage;
@@ -50,6 +52,7 @@ pub use intake::{ClientFlags, Intake, Protocol, Transport};
 pub use key_bits::{KeyBits, key_hash, key_hash_of, key_tail, same_bytes};
 pub use peer::remote_service;
 pub use predicate::{AttrScope, Cond, Expr, Literal, Op, is_intrinsic};
+pub use red::{RedFilter, RedPoint, RedSeries};
 pub use span::{Event, Link, Span, SpanKind, Status, flags};
 pub use storage::{
     AckFn, AttrKey, Cursor, Dependency, Operation, Search, ServiceCount, SpanReader, SpanWriter, StoreError,

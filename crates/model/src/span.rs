@@ -33,6 +33,15 @@ impl SpanKind {
             _ => Self::Unspecified,
         }
     }
+    /// The role that the type of a Datadog span implies.
+    pub fn of_type(span_type: &str) -> Self {
+        match span_type {
+            "web" => Self::Server,
+            "http" => Self::Client,
+            _ => Self::Unspecified,
+        }
+    }
+
     /// From the text of the tag `span.kind`, in any case.
     pub fn from_name(s: &str) -> Option<Self> {
         const NAMES: [(&str, SpanKind); 5] = [

@@ -22,7 +22,7 @@ pub mod trace;
 pub mod traceql;
 pub mod zipkin;
 
-pub use params::{Params, parse_go_duration, parse_rfc3339, parse_trace_id};
+pub use params::{Params, parse_go_duration, parse_rfc3339, parse_trace_id, print_rfc3339};
 
 /// A question that cannot be understood, in words for the client. APIs answer
 /// 400 with it.

@@ -237,9 +237,47 @@ fn read_rfc3339(text: &str) -> Option<i64> {
     seconds.checked_mul(1_000_000_000)?.checked_add(nanos)
 }
 
+/// A time as RFC 3339 writes it, in UTC, with as many digits of a second as it
+/// needs.
+pub fn print_rfc3339(nanos: i64) -> String {
+    let (seconds, rest) = (nanos.div_euclid(1_000_000_000), nanos.rem_euclid(1_000_000_000));
+    let (day, second) = (seconds.div_euclid(86_400), seconds.rem_euclid(86_400));
+    // The way back of `read_rfc3339`.
+    let z = day + 719_468;
+    let (era, of_era) = (z.div_euclid(146_097), z.rem_euclid(146_097));
+    let y = (of_era - of_era / 1460 + of_era / 36_524 - of_era / 146_096) / 365;
+    let of_year = of_era - (365 * y + y / 4 - y / 100);
+    let shifted = (5 * of_year + 2) / 153;
+    let date = of_year - (153 * shifted + 2) / 5 + 1;
+    let month = if shifted < 10 { shifted + 3 } else { shifted - 9 };
+    let year = y + era * 400 + i64::from(month <= 2);
+    let (hour, minute, second) = (second / 3600, second / 60 % 60, second % 60);
+    let fraction = match rest {
+        0 => String::new(),
+        _ if rest % 1_000_000 == 0 => format!(".{:03}", rest / 1_000_000),
+        _ if rest % 1_000 == 0 => format!(".{:06}", rest / 1_000),
+        _ => format!(".{rest:09}"),
+    };
+    format!("{year:04}-{month:02}-{date:02}T{hour:02}:{minute:02}:{second:02}{fraction}Z")
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_printed_time_is_read_as_the_same() {
+        for (nanos, text) in [
+            (0, "1970-01-01T00:00:00Z"),
+            (1_768_471_200_123_000_000, "2026-01-15T10:00:00.123Z"),
+            (951_782_400_000_000_001, "2000-02-29T00:00:00.000000001Z"),
+            (-1_000_000_000, "1969-12-31T23:59:59Z"),
+            (1_767_225_599_999_999_000, "2025-12-31T23:59:59.999999Z"),
+        ] {
+            assert_eq!(print_rfc3339(nanos), text);
+            assert_eq!(parse_rfc3339(text).unwrap(), nanos);
+        }
+    }
 
     #[test]
     fn query_strings_are_decoded_once() {

@@ -7,7 +7,7 @@
 mod delta;
 mod source;
 
-pub use delta::{Delta, Malformed, Replay};
+pub use delta::{Delta, Replay};
 
 use crate::facts::BASE_SERVICE;
 use crate::rules::{align, round_at_random};

@@ -8,8 +8,11 @@ use crate::sketch::Sketch;
 use foldhash::fast::FixedState;
 use hashbrown::HashTable;
 use spanloom_model::stats::{ClientGroupedStats, StatsPayload};
-use std::collections::{BTreeMap, HashMap};
+use spanloom_model::{RedFilter, RedPoint, RedSeries, SpanKind};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::hash::BuildHasher;
+
+mod saved;
 
 const MINUTE: i64 = 60_000_000_000;
 
@@ -31,65 +34,6 @@ impl Default for RedSettings {
     fn default() -> Self {
         Self { minutes: 24 * 60, max_series: 10_000, max_bytes: 16 << 20, seed: 0 }
     }
-}
-
-/// What a question is about. Empty fields hold for everything.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct RedFilter<'a> {
-    /// Only this service.
-    pub service: Option<&'a str>,
-    /// Only this operation.
-    pub operation: Option<&'a str>,
-    /// Only this resource.
-    pub resource: Option<&'a str>,
-    /// Only this span kind.
-    pub kind: Option<&'a str>,
-    /// From this time on, nanoseconds since the Unix epoch; rounded down to a minute.
-    pub from: i64,
-    /// Before this time; rounded up to a minute.
-    pub to: i64,
-    /// Width of a point in nanoseconds, rounded up to minutes; 0: one point
-    /// for the whole time.
-    pub step: i64,
-    /// How many of service, operation, resource, kind tell series apart
-    /// (1 to 4); the others are added up.
-    pub depth: u8,
-}
-
-/// Figures of one series.
-#[derive(Clone, PartialEq, Debug, Default)]
-pub struct RedSeries {
-    /// Service.
-    pub service: String,
-    /// Operation; empty if added up.
-    pub operation: String,
-    /// Resource; empty if added up.
-    pub resource: String,
-    /// Span kind; empty if added up or unknown.
-    pub kind: String,
-    /// Points in order of time; empty times have none.
-    pub points: Vec<RedPoint>,
-}
-
-/// Figures of one time.
-#[derive(Clone, Copy, PartialEq, Debug, Default)]
-pub struct RedPoint {
-    /// Start, nanoseconds since the Unix epoch.
-    pub start: i64,
-    /// Spans counted.
-    pub requests: u64,
-    /// Of these, failed.
-    pub errors: u64,
-    /// Of these, entries of their service.
-    pub top_level: u64,
-    /// Sum of durations, nanoseconds.
-    pub duration: u64,
-    /// Median latency in nanoseconds, exact to about 1 %.
-    pub p50: f64,
-    /// 95th percentile, likewise.
-    pub p95: f64,
-    /// 99th percentile, likewise.
-    pub p99: f64,
 }
 
 /// Figures of one series and minute, small.
@@ -122,6 +66,8 @@ pub struct Red {
     bytes: usize,
     expired: u64,
     evicted: u64,
+    /// Minutes that have changed since they were saved.
+    unsaved: BTreeSet<i64>,
 }
 
 impl Red {
@@ -136,6 +82,7 @@ impl Red {
             bytes: 0,
             expired: 0,
             evicted: 0,
+            unsaved: BTreeSet::new(),
         }
     }
 
@@ -175,7 +122,13 @@ impl Red {
     }
 
     fn merge_group(&mut self, minute: i64, group: &ClientGroupedStats) {
-        let series = self.series_of([&group.service, &group.name, &group.resource, &group.span_kind]);
+        let cell = Cell::of(group);
+        self.add_cell(minute, key_of(group), &cell);
+        self.unsaved.insert(minute);
+    }
+
+    fn add_cell(&mut self, minute: i64, key: [&str; 4], figures: &Cell) {
+        let series = self.series_of(key);
         let hasher = self.hasher.clone();
         let cells = self.minutes.entry(minute).or_insert_with(|| HashMap::with_hasher(hasher));
         let cell = cells.entry(series).or_insert_with(|| {
@@ -183,7 +136,7 @@ impl Red {
             Cell::default()
         });
         let before = cell.bins.capacity();
-        cell.add(group);
+        cell.add(figures);
         self.bytes += (cell.bins.capacity() - before) * size_of::<(i16, f32)>();
     }
 
@@ -226,6 +179,7 @@ impl Red {
                 break;
             }
             self.evicted += u64::from(!old);
+            self.unsaved.remove(first.key());
             for cell in first.remove().into_values() {
                 self.bytes = self.bytes.saturating_sub(cell.size());
             }
@@ -270,35 +224,19 @@ impl Red {
     /// Answers a question. `live` is what is counted but not flushed yet
     /// ([`crate::Concentrator::peek`]). Series are sorted by their names.
     pub fn query(&self, filter: &RedFilter<'_>, live: Option<&StatsPayload>) -> Vec<RedSeries> {
-        let from = filter.from.div_euclid(MINUTE);
-        let to = filter.to.div_euclid(MINUTE) + i64::from(filter.to.rem_euclid(MINUTE) > 0);
-        if to <= from {
-            return Vec::new();
-        }
-        let step = if filter.step <= 0 { to - from } else { filter.step.div_euclid(MINUTE).max(1) };
-        let mut found: BTreeMap<[&str; 4], BTreeMap<i64, Sum>> = BTreeMap::new();
-        for (minute, cells) in self.minutes.range(from..to) {
-            let point = from + (minute - from) / step * step;
+        let times = Times::of(filter);
+        let mut found = Found::default();
+        for (minute, cells) in self.minutes.range(times.from..times.to.max(times.from)) {
             for (series, cell) in cells {
                 let key = self.series[*series as usize].key.each_ref().map(|k| &**k);
-                if filter.takes(key) {
-                    found.entry(filter.cut(key)).or_default().entry(point).or_default().add(cell);
-                }
+                found.add(filter, &times, *minute, key, cell);
             }
         }
         for bucket in live.iter().flat_map(|p| &p.stats).flat_map(|s| &s.stats) {
             let minute = i64::try_from(bucket.start).unwrap_or(i64::MAX).div_euclid(MINUTE);
-            if !(from..to).contains(&minute) {
-                continue;
-            }
-            let point = from + (minute - from) / step * step;
-            for group in &bucket.stats {
-                let key: [&str; 4] = [&group.service, &group.name, &group.resource, &group.span_kind];
-                if filter.takes(key) {
-                    let mut cell = Cell::default();
-                    cell.add(group);
-                    found.entry(filter.cut(key)).or_default().entry(point).or_default().add(&cell);
-                }
+            if (times.from..times.to).contains(&minute) {
+                let add = |group| found.add(filter, &times, minute, key_of(group), &Cell::of(group));
+                bucket.stats.iter().for_each(add);
             }
         }
         let point = |(minute, sum): (i64, Sum)| {
@@ -312,36 +250,89 @@ impl Red {
                 p50: q(0.5),
                 p95: q(0.95),
                 p99: q(0.99),
+                latency: q(filter.quantile),
             }
         };
         found
+            .0
             .into_iter()
+            .filter(|(_, points)| !points.is_empty())
             .map(|(key, points)| {
                 let [service, operation, resource, kind] = key.map(str::to_owned);
-                RedSeries {
-                    service,
-                    operation,
-                    resource,
-                    kind,
-                    points: points.into_iter().map(point).collect(),
-                }
+                let points = points.into_iter().map(point).collect();
+                RedSeries { service, operation, resource, kind, points }
             })
             .collect()
     }
 }
 
-impl RedFilter<'_> {
-    fn takes(&self, key: [&str; 4]) -> bool {
-        let want = [self.service, self.operation, self.resource, self.kind];
-        want.iter().zip(key).all(|(want, is)| want.is_none_or(|w| w == is))
+/// What a question has found, by series and first minute of the point.
+#[derive(Default)]
+struct Found<'k>(BTreeMap<[&'k str; 4], BTreeMap<i64, Sum>>);
+
+impl<'k> Found<'k> {
+    fn add(&mut self, filter: &RedFilter<'_>, times: &Times, minute: i64, key: [&'k str; 4], cell: &Cell) {
+        if takes(filter, key, cell) {
+            let points = self.0.entry(cut(filter, key)).or_default();
+            times.points(minute).for_each(|point| points.entry(point).or_default().add(cell));
+        }
+    }
+}
+
+/// Service, operation, resource, kind; the role of the span's type if its kind
+/// is not known.
+fn key_of(group: &ClientGroupedStats) -> [&str; 4] {
+    let kind = match group.span_kind.as_str() {
+        "" => SpanKind::of_type(&group.span_type).name(),
+        kind => SpanKind::from_name(kind).map_or(kind, |known| known.name()),
+    };
+    [&group.service, &group.name, &group.resource, kind]
+}
+
+/// The times of a question, in minutes.
+struct Times {
+    from: i64,
+    to: i64,
+    step: i64,
+    window: i64,
+    /// Points beyond the end of the time are cut, not left out.
+    cut: bool,
+}
+
+impl Times {
+    fn of(filter: &RedFilter<'_>) -> Self {
+        let from = filter.from.div_euclid(MINUTE);
+        let to = filter.to.div_euclid(MINUTE) + i64::from(filter.to.rem_euclid(MINUTE) > 0);
+        let whole = (to - from).max(1);
+        let step = if filter.step <= 0 { whole } else { (filter.step / MINUTE).max(1) };
+        let cut = filter.window <= 0;
+        Self { from, to, step, window: if cut { step } else { (filter.window / MINUTE).max(1) }, cut }
     }
 
-    fn cut<'k>(&self, mut key: [&'k str; 4]) -> [&'k str; 4] {
-        for part in key.iter_mut().skip(usize::from(self.depth.max(1))) {
-            *part = "";
-        }
-        key
+    /// The points that cover a minute, by their first minutes.
+    fn points(&self, minute: i64) -> impl Iterator<Item = i64> + use<> {
+        let (from, step) = (self.from, self.step);
+        let end = if self.cut { self.to - 1 } else { self.to - self.window };
+        let last = minute.min(end).saturating_sub(from).div_euclid(step);
+        let first = (minute - self.window + 1 - from).max(0);
+        let first = first.div_euclid(step) + i64::from(first.rem_euclid(step) > 0);
+        (first..=last).map(move |n| from + n * step)
     }
+}
+
+fn takes(filter: &RedFilter<'_>, key: [&str; 4], cell: &Cell) -> bool {
+    let want = [filter.service, filter.operation, filter.resource];
+    want.iter().zip(key).all(|(want, is)| want.is_none_or(|w| w == is))
+        && (filter.kinds.is_empty() || filter.kinds.contains(&key[3]))
+        && (!filter.entries || cell.top_level > 0)
+}
+
+/// Leaves what tells series apart.
+fn cut<'k>(filter: &RedFilter<'_>, mut key: [&'k str; 4]) -> [&'k str; 4] {
+    for part in key.iter_mut().skip(usize::from(filter.depth.max(1))) {
+        *part = "";
+    }
+    key
 }
 
 impl Cell {
@@ -349,22 +340,39 @@ impl Cell {
         size_of::<(u32, Self)>() + self.bins.capacity() * size_of::<(i16, f32)>()
     }
 
-    fn add(&mut self, group: &ClientGroupedStats) {
-        self.requests = self.requests.saturating_add(group.hits);
-        self.errors = self.errors.saturating_add(group.errors);
-        self.top_level = self.top_level.saturating_add(group.top_level_hits);
-        self.duration = self.duration.saturating_add(group.duration);
+    fn of(group: &ClientGroupedStats) -> Self {
+        let mut cell = Self {
+            requests: group.hits,
+            errors: group.errors,
+            top_level: group.top_level_hits,
+            duration: group.duration,
+            ..Self::default()
+        };
         for raw in [&group.ok_summary, &group.error_summary] {
             // A sketch that cannot be read leaves the counts right.
             let Ok(sketch) = Sketch::decode(raw) else { continue };
-            self.zero += sketch.zero_count() as f32;
+            cell.zero += sketch.zero_count() as f32;
             for (index, count) in sketch.bins() {
                 let index = index.clamp(i32::from(i16::MIN), i32::from(i16::MAX)) as i16;
-                match self.bins.binary_search_by_key(&index, |b| b.0) {
-                    Ok(at) => self.bins[at].1 += count as f32,
-                    Err(at) => self.bins.insert(at, (index, count as f32)),
-                }
+                cell.add_bin(index, count as f32);
             }
+        }
+        cell
+    }
+
+    fn add(&mut self, other: &Self) {
+        self.requests = self.requests.saturating_add(other.requests);
+        self.errors = self.errors.saturating_add(other.errors);
+        self.top_level = self.top_level.saturating_add(other.top_level);
+        self.duration = self.duration.saturating_add(other.duration);
+        self.zero += other.zero;
+        other.bins.iter().for_each(|(index, count)| self.add_bin(*index, *count));
+    }
+
+    fn add_bin(&mut self, index: i16, count: f32) {
+        match self.bins.binary_search_by_key(&index, |b| b.0) {
+            Ok(at) => self.bins[at].1 += count,
+            Err(at) => self.bins.insert(at, (index, count)),
         }
     }
 }

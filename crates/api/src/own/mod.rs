@@ -10,10 +10,14 @@
 //! | `keys` | – |
 //! | `values` | `key`, `q`, `limit` |
 //! | `dependencies` | `start`, `end`, `since` |
+//! | `red` | `service`, `operation`, `resource`, `kind`, `by`, `spans`, `step`, `start`, `end`, `since` |
 //! | `status`, `ledger`, `why/{id}` | – |
 //! | `POST traces/{id}/keep` | – |
 
+mod red;
 mod trace;
+
+pub use red::RedQuestion;
 
 use crate::reply::Reply;
 use crate::route::Call;
@@ -65,6 +69,12 @@ async fn route(api: &Api, call: &Call<'_>) -> Result<Json, Problem> {
         }
         ["values"] => values(api, call).await,
         ["dependencies"] => dependencies(api, call).await,
+        ["red"] => {
+            let question = RedQuestion::parse(&call.params, api.now())?;
+            let found =
+                api.ask_program(move |p| question.ask(|f| p.red(f)).map(|found| question.show(&found)));
+            reported(found.await?, "statistics")
+        }
         ["status"] => reported(api.report().status(), "status"),
         ["ledger"] => reported(api.report().ledger(), "ledger"),
         ["why", id] => {
@@ -92,7 +102,7 @@ fn trace_id(segment: &str) -> Result<TraceId, Problem> {
 }
 
 /// `start`, `end`, `since`.
-fn window(api: &Api, params: &Params, since: i64) -> Result<TimeRange, Problem> {
+fn window(now: i64, params: &Params, since: i64) -> Result<TimeRange, Problem> {
     let time = |key: &str| match params.get(key) {
         None => Ok(None),
         Some(text) => match text.parse::<i64>() {
@@ -102,7 +112,7 @@ fn window(api: &Api, params: &Params, since: i64) -> Result<TimeRange, Problem> 
             }),
         },
     };
-    let end = time("end")?.unwrap_or_else(|| api.now());
+    let end = time("end")?.unwrap_or(now);
     let since = match params.get("since") {
         None => since,
         Some(text) => parse_go_duration(text).map_err(|e| Problem::Invalid(format!("`since`: {}", e.0)))?,
@@ -130,7 +140,7 @@ async fn search(api: &Api, call: &Call<'_>) -> Result<Json, Problem> {
     let limit = limit(&call.params, LIMIT, api.config().max_traces)?;
     let search = Search {
         each: vec![expr],
-        window: window(api, &call.params, SINCE)?,
+        window: window(api.now(), &call.params, SINCE)?,
         window_on: WindowOn::SpanStart,
         // One more tells whether there is a further page.
         limit: limit + 1,
@@ -196,7 +206,7 @@ async fn values(api: &Api, call: &Call<'_>) -> Result<Json, Problem> {
 }
 
 async fn dependencies(api: &Api, call: &Call<'_>) -> Result<Json, Problem> {
-    let range = window(api, &call.params, 24 * SINCE)?;
+    let range = window(api.now(), &call.params, 24 * SINCE)?;
     let found = api.ask(move |store, _| Ok(store.dependencies(range)?)).await?;
     let list: Vec<Json> = found
         .iter()

@@ -4,6 +4,7 @@
 mod agreement;
 mod clients;
 mod paths;
+mod red;
 mod routes;
 mod support;
 mod tempo;

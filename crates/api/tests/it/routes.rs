@@ -109,7 +109,7 @@ async fn jaegers_first_api_says_what_is_wrong() {
         ("/api/traces?traceID=xyz", 400, "cannot parse traceID param"),
         ("/api/dependencies?endTs=abc", 400, "unable to parse param 'endTs'"),
         ("/api/metrics/latencies?service=a", 400, "unable to parse param 'quantile'"),
-        ("/api/metrics/latencies?service=a&quantile=0.5", 501, "metrics querying is currently disabled"),
+        ("/api/metrics/latencies?service=a&quantile=0.5", 501, "trace metrics are currently disabled"),
         ("/api/metrics/calls", 400, "please provide at least one service name"),
         ("/api/metrics/errors?service=a,b", 501, "disabled"),
         ("/api/deep-dependencies?service=a", 501, "not offered"),

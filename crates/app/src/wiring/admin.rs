@@ -1,13 +1,15 @@
 //! Health, readiness, metrics and status, on an address of their own; and what
 //! became of a trace, which an agent has no other address for.
 
+use super::statistics::Statistics;
 use super::why::Why;
 use crate::report::Report;
 use http::{HeaderValue, Method, Response, StatusCode, header};
 use http_body_util::Full;
 use serde_json::json;
-use spanloom_api::Problem;
+use spanloom_api::{Problem, RedQuestion};
 use spanloom_model::TraceId;
+use spanloom_query::Params;
 use spanloom_receivers::{Answer, AnswerBody, Handler, HandlerFuture, Request};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -20,6 +22,8 @@ pub struct Admin {
     pub report: Box<dyn Fn() -> Report + Send + Sync>,
     /// Knows what became of traces.
     pub why: Arc<Why>,
+    /// Knows requests, errors and latencies.
+    pub statistics: Arc<Statistics>,
 }
 
 /// Paths of our own API that are answered here, too.
@@ -29,7 +33,8 @@ impl Handler for Admin {
     fn handle<'a>(&'a self, request: &'a mut Request) -> HandlerFuture<'a> {
         let path = request.head.uri.path();
         if let Some(own) = path.strip_prefix(OWN) {
-            return Box::pin(self.own(request.head.method.clone(), own.to_owned()));
+            let params = Params::parse(request.head.uri.query().unwrap_or_default());
+            return Box::pin(self.own(request.head.method.clone(), own.to_owned(), params));
         }
         let answer = match path {
             "/healthz" => text(StatusCode::OK, "ok\n".into()),
@@ -49,12 +54,18 @@ impl Handler for Admin {
 }
 
 impl Admin {
-    async fn own(&self, method: Method, path: String) -> Answer {
+    async fn own(&self, method: Method, path: String, params: Params) -> Answer {
+        if path == "red" && method == Method::GET {
+            return self.red(&params).await;
+        }
         let parts: Vec<&str> = path.split('/').collect();
         let (id, keep) = match (&method, parts.as_slice()) {
             (&Method::GET, ["why", id]) => (id, false),
             (&Method::POST, ["traces", id, "keep"]) => (id, true),
-            _ => return problem(&Problem::NotFound("here are GET why/ID and POST traces/ID/keep".into())),
+            _ => {
+                let known = "here are GET red, GET why/ID and POST traces/ID/keep";
+                return problem(&Problem::NotFound(known.into()));
+            }
         };
         let Ok(id) = TraceId::parse_hex(id) else {
             return problem(&Problem::Invalid(format!("`{id}` is no trace id in hexadecimal")));
@@ -66,6 +77,22 @@ impl Admin {
             Ok(Some(Ok(told))) => document(StatusCode::OK, &told),
             Ok(Some(Err(e))) => problem(&e),
             Ok(None) => problem(&Problem::Unsupported("this process keeps no traces".into())),
+            Err(e) => problem(&Problem::Store(e.to_string())),
+        }
+    }
+}
+
+impl Admin {
+    async fn red(&self, params: &Params) -> Answer {
+        let statistics = Arc::clone(&self.statistics);
+        let question = match RedQuestion::parse(params, statistics.clock.now()) {
+            Ok(question) => question,
+            Err(e) => return problem(&e),
+        };
+        // Adds up a day of minutes.
+        let asked = move || question.show(&question.ask(|filter| statistics.red(filter)));
+        match tokio::task::spawn_blocking(asked).await {
+            Ok(told) => document(StatusCode::OK, &told),
             Err(e) => problem(&Problem::Store(e.to_string())),
         }
     }

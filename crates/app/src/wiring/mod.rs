@@ -12,6 +12,7 @@
 //! | `containers.rs` | tags of containers from a file |
 //! | `foreign.rs` | spans of other protocols on their way to Datadog |
 //! | `statistics.rs` | statistics on their way to the intake and to local answers |
+//! | `red_log.rs` | requests, errors and latencies, to be there after a restart |
 //! | `outgoing.rs` | the outgoing HTTP client |
 //! | `ports.rs` | binding addresses, and who is in the way |
 //! | `tee.rs` | in front of an existing Agent |
@@ -34,6 +35,7 @@ mod judge;
 mod outgoing;
 mod ports;
 mod receive;
+mod red_log;
 mod routes;
 mod run;
 mod statistics;

@@ -8,6 +8,7 @@ use super::doors::Doors;
 use super::figures::{exporter_figures, store_figures};
 use super::foreign::Foreign;
 use super::judge::{Judge, p99_of};
+use super::red_log::RedLog;
 use super::routes::Routes;
 use super::statistics::{Leave, Statistics};
 use super::tail::{Tail, Wake};
@@ -28,7 +29,7 @@ use spanloom_pipeline::{Clock, Destination, Ledger, Phase, Pipeline, Rates, Stop
 use spanloom_receivers::datadog::{ContainerResolver, Receiver};
 use spanloom_receivers::{Listener, Net, NetThreads, ServerConfig, ServerStats, serve_on};
 use spanloom_sampler::Samplers;
-use spanloom_stats::{ClientAggregator, Concentrator, Red, RedSettings};
+use spanloom_stats::{ClientAggregator, Concentrator, RedFilter, RedSeries, RedSettings};
 use spanloom_store::{Config as StoreConfig, Store};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -207,11 +208,14 @@ impl Program {
             }),
         };
         let log = leave.as_ref().map(|l| Arc::clone(&l.log));
+        let red = RedSettings { seed, ..RedSettings::default() };
+        let (red_log, red) = RedLog::open(&dir, red, clock.now())?;
         let statistics = Arc::new(Statistics {
             concentrator: Arc::clone(&concentrator),
             routed: Arc::clone(&routed),
             clients: Mutex::new(clients),
-            red: Mutex::new(Red::new(RedSettings { seed, ..RedSettings::default() })),
+            red: Mutex::new(red),
+            red_log,
             leave,
             agent: agent.clone(),
             obfuscator: Arc::clone(&obfuscator),
@@ -359,7 +363,11 @@ impl Program {
             };
             Api::with_report(
                 reader,
-                Arc::new(Telling { report: Arc::clone(&report), why: Arc::clone(&self.why) }),
+                Arc::new(Telling {
+                    report: Arc::clone(&report),
+                    why: Arc::clone(&self.why),
+                    statistics: Arc::clone(&self.statistics),
+                }),
                 config,
             )
         });
@@ -385,8 +393,12 @@ impl Program {
         if let Some(listener) = admin {
             look.push(format!("metrics, status        http://{}/metrics", listener.address()));
             let report = Arc::clone(&report);
-            let why = Arc::clone(&self.why);
-            let handler = Admin { ready: Arc::clone(&self.ready), report: Box::new(move || report()), why };
+            let handler = Admin {
+                ready: Arc::clone(&self.ready),
+                report: Box::new(move || report()),
+                why: Arc::clone(&self.why),
+                statistics: Arc::clone(&self.statistics),
+            };
             let config = ServerConfig { max_connections: 64, ..ServerConfig::default() };
             self.serve(listener, config, Arc::new(handler));
         }
@@ -535,6 +547,7 @@ impl Program {
 struct Telling {
     report: Arc<dyn Fn() -> Report + Send + Sync>,
     why: Arc<Why>,
+    statistics: Arc<Statistics>,
 }
 
 impl spanloom_api::Report for Telling {
@@ -546,6 +559,9 @@ impl spanloom_api::Report for Telling {
     }
     fn why(&self, id: TraceId) -> Option<Json> {
         Some(self.why.tell(id))
+    }
+    fn red(&self, filter: &RedFilter<'_>) -> Option<Vec<RedSeries>> {
+        Some(self.statistics.red(filter))
     }
     fn keep(&self, id: TraceId) -> Option<Result<Json, spanloom_api::Problem>> {
         self.why.keep(id)

@@ -2,6 +2,7 @@
 //! intake and to local answers.
 
 use super::chain::lock;
+use super::red_log::RedLog;
 use bytes::Bytes;
 use spanloom_exporters::{CountedRequest, DatadogExporter, StatsLog, StatsPart};
 use spanloom_model::stats::StatsPayload;
@@ -9,7 +10,9 @@ use spanloom_obfuscator::Obfuscator;
 use spanloom_pipeline::{ClientStats, Clock, Saved, StatsBusy, StatsSink};
 use spanloom_processors::{AgentConfig, ClientStatsRequest, prepare_client_stats};
 use spanloom_receivers::datadog::ContainerResolver;
-use spanloom_stats::{ClientAggregator, Concentrator, MAX_GROUPS, Red, encode, fold_duplicates, split};
+use spanloom_stats::{
+    ClientAggregator, Concentrator, MAX_GROUPS, Red, RedFilter, RedSeries, encode, fold_duplicates, split,
+};
 use std::sync::{Arc, Mutex};
 
 /// Everything that statistics pass through.
@@ -23,6 +26,8 @@ pub struct Statistics {
     pub clients: Mutex<ClientAggregator>,
     /// Requests, errors and latencies for local answers.
     pub red: Mutex<Red>,
+    /// Where these are after a restart.
+    pub red_log: RedLog,
     /// Where they leave; none: they stay.
     pub leave: Option<Leave>,
     /// Names, filters and replacements for tracers' statistics.
@@ -115,6 +120,14 @@ impl Statistics {
         if !routed.stats.is_empty() {
             lock(&self.red).merge(&routed, now);
         }
+        self.red_log.save(&self.red);
+    }
+
+    /// Requests, errors and latencies, also of what is not flushed yet.
+    pub fn red(&self, filter: &RedFilter<'_>) -> Vec<RedSeries> {
+        let mut live = lock(&self.concentrator).peek();
+        live.stats.append(&mut lock(&self.routed).peek().stats);
+        lock(&self.red).query(filter, Some(&live))
     }
 
     /// Tags of containers are looked up when statistics leave, if a source did

@@ -22,6 +22,7 @@ use super::{
     BASE_SERVICE, Bucket, Concentrator, Group, KeyRef, One, Own, Source, SourceRef, bucket_find, hash_value,
     intern,
 };
+use crate::record::{Malformed, Reader, put_text, unzigzag, zigzag};
 use crate::rules::peers_of_calls;
 use crate::sketch::{Sketch, put_varint};
 use foldhash::fast::FixedState;
@@ -35,11 +36,6 @@ const MORE: u64 = 3;
 const GROUP: u8 = 0;
 const GROUP_SO_FAR: u8 = 1;
 const OVER: u8 = 2;
-
-/// The record is not one of ours, or cut off.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("a record of counted spans is malformed")]
-pub struct Malformed;
 
 /// What a batch has changed, see [`Concentrator::count_logged`].
 #[derive(Debug)]
@@ -391,63 +387,5 @@ impl Group {
             self.failed.get_or_insert_default().merge(&failed);
         }
         Ok(())
-    }
-}
-
-fn zigzag(v: i64) -> u64 {
-    ((v << 1) ^ (v >> 63)) as u64
-}
-
-fn unzigzag(v: u64) -> i64 {
-    (v >> 1) as i64 ^ -((v & 1) as i64)
-}
-
-fn put_text(out: &mut Vec<u8>, text: &[u8]) {
-    put_varint(out, text.len() as u64);
-    out.extend_from_slice(text);
-}
-
-struct Reader<'a>(&'a [u8]);
-
-impl<'a> Reader<'a> {
-    fn take(&mut self, n: usize) -> Result<&'a [u8], Malformed> {
-        let (head, rest) = self.0.split_at_checked(n).ok_or(Malformed)?;
-        self.0 = rest;
-        Ok(head)
-    }
-
-    fn byte(&mut self) -> Result<u8, Malformed> {
-        Ok(self.take(1)?[0])
-    }
-
-    fn varint(&mut self) -> Result<u64, Malformed> {
-        let mut value = 0;
-        for shift in (0..64).step_by(7) {
-            let byte = self.byte()?;
-            value |= u64::from(byte & 0x7f) << shift;
-            if byte < 0x80 {
-                return Ok(value);
-            }
-        }
-        Err(Malformed)
-    }
-
-    fn double(&mut self) -> Result<f64, Malformed> {
-        self.take(8)?.try_into().map(f64::from_le_bytes).map_err(|_| Malformed)
-    }
-
-    fn text(&mut self) -> Result<&'a [u8], Malformed> {
-        let n = usize::try_from(self.varint()?).map_err(|_| Malformed)?;
-        self.take(n)
-    }
-
-    fn str(&mut self) -> Result<&'a str, Malformed> {
-        std::str::from_utf8(self.text()?).map_err(|_| Malformed)
-    }
-
-    fn texts(&mut self) -> Result<Vec<String>, Malformed> {
-        // Each takes at least its length, so this is bounded by the record.
-        let n = usize::try_from(self.varint()?).ok().filter(|n| *n <= self.0.len()).ok_or(Malformed)?;
-        (0..n).map(|_| self.str().map(str::to_owned)).collect()
     }
 }

@@ -106,3 +106,81 @@ fn memory_and_series_are_bounded_and_requests_are_not_lost() {
     assert!(red.evicted_minutes() > 50);
     assert!(!red.query(&all(99, 100), None).is_empty());
 }
+
+#[test]
+fn windows_slide_over_the_points() {
+    let mut red = Red::new(RedSettings::default());
+    for minute in 0..6 {
+        let hits = vec![1e6 * (minute + 1) as f64; 1 << minute];
+        red.merge(&figures(minute, "web", "/", &hits, &[]), NOW + minute * 60 * SECOND);
+    }
+    let minute = 60 * SECOND;
+    let sliding = RedFilter { step: 2 * minute, window: 3 * minute, depth: 1, quantile: 1.0, ..all(-3, 6) };
+    let points = red.query(&sliding, None).remove(0).points;
+    let seen: Vec<(i64, u64)> =
+        points.iter().map(|p| (p.start / minute - NOW / minute, p.requests)).collect();
+    // Windows [-3, 0) has none; [-1, 2), [1, 4), [3, 6) overlap.
+    assert_eq!(seen, [(-1, 1 + 2), (1, 2 + 4 + 8), (3, 8 + 16 + 32)]);
+    assert!((points[2].latency / 6e6 - 1.0).abs() < 0.02, "{points:?}");
+}
+
+#[test]
+fn kinds_and_entries_are_told_apart() {
+    let mut red = Red::new(RedSettings::default());
+    for (kind, span_type, top_level) in
+        [("SERVER", "", 1), ("client", "", 0), ("", "web", 1), ("", "", 1), ("custom", "", 0)]
+    {
+        let mut payload = figures(0, "s", "/", &[1e6], &[]);
+        let group = &mut payload.stats[0].stats[0].stats[0];
+        (group.span_kind, group.span_type, group.top_level_hits) = (kind.into(), span_type.into(), top_level);
+        red.merge(&payload, NOW);
+    }
+    let requests = |kinds: &[&str], entries| {
+        let found = red.query(&RedFilter { kinds, entries, depth: 1, ..all(0, 1) }, None);
+        found.first().map_or(0, |s| s.points[0].requests)
+    };
+    assert_eq!(requests(&["server"], false), 2, "in any case, and by the type of the span");
+    assert_eq!(requests(&["client", "custom"], false), 2);
+    assert_eq!(requests(&[""], false), 1);
+    assert_eq!((requests(&[], true), requests(&[], false)), (3, 5));
+}
+
+#[test]
+fn saved_minutes_are_the_same_in_a_new_process() {
+    let mut red = Red::new(RedSettings::default());
+    red.merge(&figures(0, "web", "/a", &[1e6; 9], &[9e6, 0.0]), NOW);
+    red.merge(&figures(-1, "db", "select", &[3e6], &[]), NOW);
+    let first = red.save();
+    assert_eq!(first.iter().map(|(m, _)| *m - NOW / (60 * SECOND)).collect::<Vec<_>>(), [-1, 0]);
+    assert!(red.save().is_empty(), "nothing has changed");
+    red.merge(&figures(0, "web", "/b", &[2e6], &[]), NOW);
+    let again = red.save();
+    assert_eq!(again.len(), 1);
+
+    let mut new = Red::new(RedSettings { seed: 7, ..RedSettings::default() });
+    first.iter().chain(&again).for_each(|(_, record)| new.restore(record, NOW).unwrap());
+    assert_eq!(new.query(&all(-5, 1), None), red.query(&all(-5, 1), None));
+    assert!(new.save().is_empty());
+    assert_eq!(new.oldest(), Some(NOW / (60 * SECOND) - 1));
+    // Figures go on from there.
+    new.merge(&figures(0, "web", "/a", &[1e6], &[]), NOW);
+    red.merge(&figures(0, "web", "/a", &[1e6], &[]), NOW);
+    assert_eq!(new.query(&all(-5, 1), None), red.query(&all(-5, 1), None));
+    // Too old by then.
+    let mut later = Red::new(RedSettings { minutes: 5, ..RedSettings::default() });
+    later.restore(&first[0].1, NOW + 10 * 60 * SECOND).unwrap();
+    assert!(later.oldest().is_none());
+}
+
+#[test]
+fn a_damaged_record_is_refused() {
+    let mut red = Red::new(RedSettings::default());
+    red.merge(&figures(0, "web", "/a", &[1e6; 3], &[]), NOW);
+    let (_, record) = red.save().remove(0);
+    for end in 0..record.len() {
+        assert!(Red::new(RedSettings::default()).restore(&record[..end], NOW).is_err(), "{end}");
+    }
+    let mut other = record.clone();
+    other[0] = 9;
+    assert!(Red::new(RedSettings::default()).restore(&other, NOW).is_err());
+}
