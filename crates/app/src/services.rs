@@ -123,7 +123,10 @@ mod tests {
         });
         let table = draw(&answer, &args(None), false);
         let lines: Vec<&str> = table.lines().collect();
-        assert!(lines[1].starts_with("shop") && lines[1].contains(" 20  ") && lines[1].contains("1.0 %"), "{table}");
+        assert!(
+            lines[1].starts_with("shop") && lines[1].contains(" 20  ") && lines[1].contains("1.0 %"),
+            "{table}"
+        );
         assert!(lines[2].starts_with("a ") && lines[2].contains("0.01"), "{table}");
         assert!(lines[3].contains("2 services") && lines[3].contains("spanloom services NAME"), "{table}");
         let none = draw(&json!({"series": []}), &args(Some("x")), false);
