@@ -13,7 +13,9 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::Poll;
 
 /// Spans that are enough: about half a millisecond of work.
-const ENOUGH: usize = 256;
+const ENOUGH_SPANS: usize = 256;
+/// The same in bytes of their bodies, for spans that are large.
+const ENOUGH_BYTES: usize = 256 << 10;
 
 /// One place a thread, where its batches meet.
 pub(crate) struct Gathering {
@@ -26,6 +28,7 @@ struct Group {
     lane: Lane,
     jobs: Vec<Job>,
     spans: usize,
+    bytes: usize,
 }
 
 /// The place of a thread, the same for its life.
@@ -58,17 +61,18 @@ impl Gathering {
         lane: impl FnOnce() -> Option<Lane>,
     ) -> Result<Option<Turn>, Box<Job>> {
         let place = place();
+        let (spans, bytes) = (job.batch.spans.len(), job.batch.arena.size());
         let mut group = self.place(place);
         let Some(open) = &mut *group else {
             let Some(lane) = lane() else { return Err(Box::new(job)) };
             let number = self.next.fetch_add(1, Relaxed);
-            let spans = job.batch.spans.len();
-            *group = Some(Group { number, lane, jobs: vec![job], spans });
+            *group = Some(Group { number, lane, jobs: vec![job], spans, bytes });
             return Ok(Some(Turn { shared: Arc::clone(shared), place, number }));
         };
-        open.spans += job.batch.spans.len();
+        open.spans += spans;
+        open.bytes += bytes;
         open.jobs.push(job);
-        let full = if open.spans >= ENOUGH { group.take() } else { None };
+        let full = group.take_if(|g| g.spans >= ENOUGH_SPANS || g.bytes >= ENOUGH_BYTES);
         drop(group);
         if let Some(full) = full {
             full.work(shared);

@@ -93,6 +93,24 @@ async fn so_much_as_is_enough_does_not_wait_for_more() {
 }
 
 #[tokio::test]
+async fn a_few_large_spans_are_enough_too() {
+    let (p, groups) = pipeline(&Arc::default());
+    let inlet = p.inlet();
+    let mut tasks = JoinSet::new();
+    for _ in 0..3 {
+        let inlet = inlet.clone();
+        tasks.spawn(async move {
+            let mut large = batch(1, 2);
+            large.spans[0].resource = large.arena.push(&"x".repeat(150_000));
+            inlet.submit(large, inlet.reserve(1).unwrap()).await
+        });
+    }
+    assert!(tasks.join_all().await.iter().all(Result::is_ok));
+    assert_eq!(*groups.0.lock().unwrap(), [4, 2]);
+    assert!(p.drain(GRACE).await.complete);
+}
+
+#[tokio::test]
 async fn a_panic_costs_its_batch_alone() {
     let settled = Arc::default();
     let (p, groups) = pipeline(&settled);
