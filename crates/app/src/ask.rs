@@ -5,6 +5,7 @@ use crate::settings::Settings;
 use crate::waterfall::{self, Style};
 use crate::{remote, report, services};
 use serde_json::Value as Json;
+use spanloom_query::print_rfc3339;
 use std::fmt::Write;
 use std::io::IsTerminal;
 
@@ -209,16 +210,9 @@ pub fn moment(nanos: i64) -> String {
 
 /// Day in UTC.
 fn date(nanos: u64) -> String {
-    // Days to a date, by eras of 400 years that begin in March.
-    let z = (nanos / 86_400_000_000_000) as i64 + 719_468;
-    let era = z.div_euclid(146_097);
-    let doe = z.rem_euclid(146_097);
-    let yoe = (doe - doe / 1460 + doe / 36_524 - doe / 146_096) / 365;
-    let doy = doe - (365 * yoe + yoe / 4 - yoe / 100);
-    let mp = (5 * doy + 2) / 153;
-    let day = doy - (153 * mp + 2) / 5 + 1;
-    let month = if mp < 10 { mp + 3 } else { mp - 9 };
-    format!("{:04}-{month:02}-{day:02}", yoe + era * 400 + i64::from(month <= 2))
+    let mut text = print_rfc3339(i64::try_from(nanos).unwrap_or(i64::MAX));
+    text.truncate(text.find('T').unwrap_or(0));
+    text
 }
 
 #[cfg(test)]

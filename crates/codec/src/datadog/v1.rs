@@ -300,6 +300,11 @@ impl Decoder<'_, '_> {
             return Err(Error::Rule(Rule::AttributeList));
         }
         let n = elements / 3;
+        if n == 0 {
+            // At the end of the table it would lie outside when the list around
+            // it loses a key.
+            return Ok(Range32::default());
+        }
         self.b.charge(n, size_of::<Attr>())?;
         // Room for all first: nested lists then lie behind this one, and an
         // owner's attributes stay in one piece.

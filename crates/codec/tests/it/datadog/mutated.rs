@@ -142,3 +142,20 @@ fn a_payload_cut_at_any_byte_says_that_it_ended_early() {
         decode(protocol, &body).unwrap();
     }
 }
+
+/// Found by the fuzz target of v1.0: an empty list of attributes within one
+/// that loses a key twice there lay behind the end of the table.
+#[test]
+fn empty_lists_in_lists_with_keys_twice_lie_in_the_table() {
+    let body = [
+        0x85, 0x0a, 0x9c, 0x00, 0x07, 0x90, 0x00, 0x07, 0x90, 0x00, 0x07, 0x90, 0x00, 0x07, 0x90, 0x00, 0x07,
+        0x3d, 0x90, 0x00, 0x90, 0x00, 0x02, 0x92, 0xa6,
+    ];
+    let nested: Vec<u8> = [0x81, 0x0a, 0x96].into_iter().chain([0x00, 0x07, 0x90].repeat(2)).collect();
+    for body in [&body[..], &nested] {
+        if let Ok(batch) = decode(Protocol::DatadogV1, body) {
+            check(&batch);
+        }
+    }
+    assert!(decode(Protocol::DatadogV1, &nested).is_ok(), "the second of them is a payload");
+}
