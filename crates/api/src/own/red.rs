@@ -3,7 +3,7 @@
 use super::{SINCE, window};
 use crate::Problem;
 use serde_json::{Value as Json, json};
-use spanloom_model::{RedFilter, RedSeries, TimeRange};
+use spanloom_model::{RedFilter, RedSeries, SpanKind, TimeRange};
 use spanloom_query::{Params, parse_go_duration};
 
 /// Most points of a series.
@@ -62,7 +62,9 @@ impl RedQuestion {
                 format!("`step`: that would be more than {MOST_POINTS} points a series; take a longer step");
             return Err(Problem::Invalid(text));
         }
-        let kinds = params.all("kind").filter(|k| !k.is_empty()).map(str::to_owned).collect();
+        // As figures name them, however they are written.
+        let kind = |k: &str| SpanKind::from_name(k).map_or(k, |known| known.name()).to_owned();
+        let kinds = params.all("kind").filter(|k| !k.is_empty()).map(kind).collect();
         let (operation, resource) = (text("operation"), text("resource"));
         Ok(Self { service, operation, resource, kinds, entries, range, step, depth })
     }

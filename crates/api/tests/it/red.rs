@@ -62,7 +62,7 @@ async fn our_api_tells_figures_by_name() {
                        "p50": 1.4e6, "p95": 2e6, "p99": 3e6});
     assert_eq!(series["points"][1], point);
     let of_one =
-        s.get("/api/spanloom/v1/red?service=web&since=2h&step=5m&kind=server&spans=all").await.json();
+        s.get("/api/spanloom/v1/red?service=web&since=2h&step=5m&kind=Server&spans=all").await.json();
     assert_eq!(
         (&of_one["series"][0]["operation"], &of_one["series"][0]["resource"]),
         (&json!("GET /"), &json!("/users"))

@@ -16,7 +16,7 @@ use super::tee::Tracers;
 use super::ways::{Out, Tells};
 use super::why::{Settling, Why};
 use super::{convert, outgoing, ports, receive};
-use crate::report::{Gauge, Report};
+use crate::report::Report;
 use crate::settings::{self, Head, Notice, Settings};
 use serde_json::Value as Json;
 use spanloom_api::{Api, Config as ApiConfig, Door, ServeConfig};
@@ -443,7 +443,7 @@ impl Program {
         let pipeline = Arc::downgrade(&self.pipeline);
         let (store, exporter) = (self.store.clone(), self.exporter.clone());
         let routes = self.routes.as_ref().map(|(r, _)| Arc::clone(r));
-        let stats_log = self.statistics.leave.as_ref().map(|l| Arc::clone(&l.log));
+        let statistics = Arc::clone(&self.statistics);
         let decisions = Arc::clone(&self.why.decisions);
         let tail = self.tail.clone();
         Arc::new(move || {
@@ -455,9 +455,7 @@ impl Program {
             if let Some(exporter) = &exporter {
                 exporter_figures(exporter, &mut gauges);
             }
-            if let Some(log) = &stats_log {
-                stats_log_figures(log, &mut gauges);
-            }
+            statistics.figures(&mut gauges);
             if let Some(tail) = &tail {
                 tail.figures(&mut gauges);
             }
@@ -743,23 +741,6 @@ fn open_stats_log(
         tracing::error!("damaged: {text}");
     }
     Ok(Arc::new(log))
-}
-
-fn stats_log_figures(log: &StatsLog, gauges: &mut Vec<Gauge>) {
-    let stats = log.stats();
-    for (name, help, value, counter) in [
-        ("stats_log_bytes", "Bytes of the log of statistics.", stats.bytes, false),
-        ("stats_log_waiting", "Payloads of statistics that a queue did not take yet.", stats.waiting, false),
-        (
-            "stats_log_failures_total",
-            "Requests whose statistics would not survive a crash: the log could not be written.",
-            stats.failures,
-            true,
-        ),
-        ("stats_lost_groups_total", "Statistics groups that no queue took.", stats.lost_groups, true),
-    ] {
-        gauges.push(Gauge { name, label: None, help, value: value as f64, counter });
-    }
 }
 
 #[cfg(test)]

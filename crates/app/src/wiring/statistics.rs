@@ -3,6 +3,7 @@
 
 use super::chain::lock;
 use super::red_log::RedLog;
+use crate::report::Gauge;
 use bytes::Bytes;
 use spanloom_exporters::{CountedRequest, DatadogExporter, StatsLog, StatsPart};
 use spanloom_model::stats::StatsPayload;
@@ -128,6 +129,34 @@ impl Statistics {
         let mut live = lock(&self.concentrator).peek();
         live.stats.append(&mut lock(&self.routed).peek().stats);
         lock(&self.red).query(filter, Some(&live))
+    }
+
+    /// For metrics and status.
+    pub fn figures(&self, gauges: &mut Vec<Gauge>) {
+        let mut add = |name, help, value: u64, counter| {
+            gauges.push(Gauge { name, label: None, help, value: value as f64, counter });
+        };
+        if let Some(leave) = &self.leave {
+            let stats = leave.log.stats();
+            add("stats_log_bytes", "Bytes of the log of statistics.", stats.bytes, false);
+            let waiting = "Payloads of statistics that a queue did not take yet.";
+            add("stats_log_waiting", waiting, stats.waiting, false);
+            let failures =
+                "Requests whose statistics would not survive a crash: the log could not be written.";
+            add("stats_log_failures_total", failures, stats.failures, true);
+            add("stats_lost_groups_total", "Statistics groups that no queue took.", stats.lost_groups, true);
+        }
+        let red = lock(&self.red);
+        add(
+            "red_bytes",
+            "Bytes of memory of figures for local answers, as estimated.",
+            red.size() as u64,
+            false,
+        );
+        let evicted = "Minutes of these given up before their time, for want of memory.";
+        add("red_evicted_minutes_total", evicted, red.evicted_minutes(), true);
+        let late = "Requests that came too late to be among them.";
+        add("red_expired_requests_total", late, red.expired(), true);
     }
 
     /// Tags of containers are looked up when statistics leave, if a source did
