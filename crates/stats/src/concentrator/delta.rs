@@ -264,8 +264,10 @@ impl Concentrator {
                     let Some((era, bucket)) = place else { continue };
                     let group = replay.buckets.get(&era).and_then(|known| known.groups.get(&(n - 1)));
                     let Some(group) = group else { continue };
-                    let one = One { top_level: flags & 1 != 0, error: flags & 2 != 0, duration, weight };
-                    self.buckets[bucket].groups[*group as usize].count(one);
+                    // A damaged log may name a group of a bucket that has been
+                    // dropped since under the same start.
+                    let Some(group) = self.buckets[bucket].groups.get_mut(*group as usize) else { continue };
+                    group.count(One { top_level: flags & 1 != 0, error: flags & 2 != 0, duration, weight });
                     replay.spans += 1;
                 }
             }

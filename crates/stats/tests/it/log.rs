@@ -297,3 +297,20 @@ fn a_bucket_in_the_future_does_not_hold_up_the_log_once_it_is_written_anew() {
     assert_eq!(logged.live.oldest_record(), now);
     assert_eq!(hits(&logged.replayed(now as usize, 2).0), 1);
 }
+
+/// Found by the fuzz target of these records: two buckets of one start, of which
+/// one is over, leave numbers of groups that are not there.
+#[test]
+fn a_record_that_contradicts_itself_does_no_harm() {
+    let record = concat!(
+        "0200000000000000000000000000000309002d0000000000000200000000000000000000000000000306000000000000",
+        "000000000100000000002c0000000000000300000000000000000000000000000000000003090000000000020000002d",
+        "000000000002000000000000000000000000000003060000000000000000000000000000000306000000000000000000",
+        "000100000000002c000004343939390000001a2f",
+    );
+    let byte = |i: usize| u8::from_str_radix(&record[i..i + 2], 16).unwrap();
+    let record: Vec<u8> = (0..record.len()).step_by(2).map(byte).collect();
+    let mut concentrator = concentrator(1, START);
+    let _ = concentrator.replay(&record, &mut Replay::default());
+    concentrator.peek();
+}
