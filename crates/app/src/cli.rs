@@ -4,7 +4,7 @@ use clap::{Args, Parser, Subcommand};
 use std::path::PathBuf;
 
 /// The whole tracing system of a fleet in one binary: Datadog, Zipkin, OTLP and
-/// Jaeger in, an embedded store, the Jaeger and Zipkin query APIs out.
+/// Jaeger in, an embedded store, the Jaeger, Zipkin and Tempo query APIs out.
 #[derive(Parser, Debug)]
 #[command(name = "spanloom", version, max_term_width = 100, arg_required_else_help = true)]
 pub struct Cli {

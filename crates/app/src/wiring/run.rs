@@ -409,7 +409,9 @@ impl Program {
         println!("Look at them");
         look.iter().for_each(|line| println!("  {line}"));
         if mode == Mode::Run {
-            println!("  terminal               spanloom search, spanloom trace ID, spanloom status");
+            println!(
+                "  terminal               spanloom search, spanloom trace ID, spanloom services, spanloom status"
+            );
         }
         if self.exporter.is_some() {
             let chosen = if self.tail.is_some() { "Traces that tail rules keep" } else { "Sampled traces" };
