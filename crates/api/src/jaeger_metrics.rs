@@ -4,7 +4,8 @@
 //! `internal/storage/metricstore/prometheus`, meaning).
 //!
 //! Figures are kept by the minute: shorter steps and windows become a minute,
-//! and a window ends with the last whole minute before its point.
+//! and a window ends with the last whole minute before its point. What an answer
+//! may cost is bounded: in points, and in windows that hold the same minute.
 
 use crate::reply::Reply;
 use crate::route::Call;
@@ -17,6 +18,12 @@ use std::collections::HashMap;
 const MINUTE: i64 = 60_000_000_000;
 /// Most points of a series, as Prometheus has it.
 const MOST_POINTS: i64 = 11_000;
+/// Most points of all series together.
+const MOST_IN_ALL: usize = 200_000;
+/// Most steps of a window: so many points look at the same minute.
+const MOST_STEPS: i64 = 30;
+/// Longer times than anybody keeps figures for; sums of them stay in range.
+const FOR_EVER: i64 = i64::MAX / 64;
 /// What Jaeger answers without a metrics store.
 const DISABLED: &str = "trace metrics are currently disabled - no metrics backend configured";
 
@@ -77,9 +84,9 @@ impl Question {
         let millis = |key: &str, default: i64| -> Result<i64, Problem> {
             Ok(params.int(key)?.map_or(default, |v| v.saturating_mul(1_000_000)))
         };
-        let end = millis("endTs", now)?;
-        let lookback = millis("lookback", 60 * MINUTE)?;
-        let minutes = |nanos: i64| (nanos / MINUTE * MINUTE).max(MINUTE);
+        let end = millis("endTs", now)?.clamp(0, i64::MAX / 2);
+        let lookback = millis("lookback", 60 * MINUTE)?.min(FOR_EVER);
+        let minutes = |nanos: i64| (nanos / MINUTE * MINUTE).clamp(MINUTE, FOR_EVER);
         let step = minutes(millis("step", 0)?);
         let window = minutes(millis("ratePer", 10 * MINUTE)?);
         if lookback < 0 {
@@ -90,22 +97,28 @@ impl Question {
             let why = format!("that would be more than {MOST_POINTS} points a series; take a longer step");
             return Err(invalid("step", why));
         }
-        let start = end.saturating_sub(lookback);
+        if window / step > MOST_STEPS {
+            return Err(invalid(
+                "ratePer",
+                format!("it is longer than {MOST_STEPS} steps; take a longer step"),
+            ));
+        }
+        let start = end - lookback;
         Ok(Self { figure, quantile, services, by_operation, kinds, start, step, further, window })
     }
 
     /// Where the window of the first point begins: with a whole minute.
     fn begin(&self) -> i64 {
-        self.start.saturating_sub(self.window).div_euclid(MINUTE).saturating_mul(MINUTE)
+        (self.start - self.window).div_euclid(MINUTE) * MINUTE
     }
 
-    fn filter<'a>(&'a self, service: &'a str) -> RedFilter<'a> {
+    fn filter<'a>(&'a self, services: &'a [&'a str]) -> RedFilter<'a> {
         let from = self.begin();
         RedFilter {
-            service: Some(service),
+            services,
             kinds: &self.kinds,
             from,
-            to: from.saturating_add(self.step * self.further + self.window),
+            to: from + self.step * self.further + self.window,
             step: self.step,
             window: self.window,
             depth: if self.by_operation { 2 } else { 1 },
@@ -144,6 +157,17 @@ impl Question {
         }
     }
 
+    fn answer(&self, series: &[RedSeries]) -> Result<String, Problem> {
+        let points = series.len().saturating_mul(self.further as usize + 1);
+        if points > MOST_IN_ALL {
+            return Err(Problem::TooLarge(format!(
+                "the answer would have {points} points, {MOST_IN_ALL} are the most; ask for fewer services or take a longer step"
+            )));
+        }
+        let metrics: Vec<Json> = series.iter().map(|s| self.metric(s)).collect();
+        Ok(self.family(&metrics).to_string())
+    }
+
     fn family(&self, metrics: &[Json]) -> Json {
         let (name, help) = match self.figure {
             Figure::Latency => ("latencies", format!("{:.2}th quantile latency", self.quantile)),
@@ -177,22 +201,21 @@ fn label(name: &str, value: &str) -> Json {
 
 /// As protobuf writes it in JSON.
 fn number(value: f64) -> Json {
-    if value.is_nan() { "NaN".into() } else { value.into() }
+    match value {
+        _ if value.is_nan() => "NaN".into(),
+        f64::INFINITY => "Infinity".into(),
+        _ => value.into(),
+    }
 }
 
 pub(crate) async fn metrics(api: &Api, call: &Call<'_>, figure: Figure) -> Result<Reply, Problem> {
     call.get()?;
     let question = Question::parse(figure, &call.params, api.now())?;
-    let family = api
-        .ask_program(move |program| {
-            let mut metrics = Vec::new();
-            for service in &question.services {
-                let series = program.red(&question.filter(service))?;
-                metrics.extend(series.iter().map(|s| question.metric(s)));
-            }
-            Some(question.family(&metrics))
-        })
-        .await?;
-    let family = family.ok_or_else(|| Problem::Unsupported(DISABLED.into()))?;
-    Ok(Reply::json(family.to_string()))
+    let answer = api.ask_program(move |program| {
+        let services: Vec<&str> = question.services.iter().map(String::as_str).collect();
+        let series = program.red(&question.filter(&services))?;
+        Some(question.answer(&series))
+    });
+    let family = answer.await?.ok_or_else(|| Problem::Unsupported(DISABLED.into()))??;
+    Ok(Reply::json(family))
 }

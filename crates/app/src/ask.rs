@@ -161,7 +161,7 @@ fn search(s: &Settings, args: &SearchArgs) -> Result<String, String> {
             t["traceId"].as_str().unwrap_or_default(),
             waterfall::time(number("duration") as f64 / 1000.0),
             number("spans"),
-            name.replace('\n', " "),
+            waterfall::one_line(&name),
         );
     }
     let _ = writeln!(out, "{}; `spanloom trace ID` shows one", waterfall::count(traces.len(), "trace"));

@@ -66,9 +66,10 @@ pub fn draw(answer: &Json, args: &ServicesArgs, color: bool) -> String {
         ),
         Some(service) => writeln!(
             out,
-            "{} of {service} in the last {}; `spanloom search service:{service}` shows traces",
+            "{} of {service} in the last {}; `spanloom search '{}'` shows traces",
             waterfall::count(rows.len(), "resource"),
-            args.since
+            args.since,
+            query(service)
         ),
     };
     out
@@ -86,13 +87,19 @@ fn row(series: &Json) -> Row {
         (operation, resource) if operation == resource => operation.to_owned(),
         (operation, resource) => format!("{operation} · {resource}"),
     };
-    let name = if name.is_empty() { "(no name)".to_owned() } else { name.replace(['\n', '\r', '\t'], " ") };
+    let name = if name.is_empty() { "(no name)".to_owned() } else { waterfall::one_line(&name) };
     Row {
         name,
         requests: number("requests"),
         errors: number("errors"),
         latencies: ["p50", "p95", "p99"].map(micros),
     }
+}
+
+/// A search for a service, in the query language.
+fn query(service: &str) -> String {
+    let plain = |c: char| c.is_alphanumeric() || matches!(c, '.' | '-' | '_');
+    if service.chars().all(plain) { format!("service:{service}") } else { format!("service:\"{service}\"") }
 }
 
 fn shorten(text: &str, width: usize) -> String {
@@ -117,7 +124,7 @@ mod tests {
         let answer = json!({
             "start": "0", "end": "3600000000000",
             "series": [
-                {"service": "a", "points": point(36, 0)},
+                {"service": "a\u{1b}[2J", "points": point(36, 0)},
                 {"service": "shop", "points": point(72_000, 720)},
             ],
         });
@@ -127,8 +134,12 @@ mod tests {
             lines[1].starts_with("shop") && lines[1].contains(" 20  ") && lines[1].contains("1.0 %"),
             "{table}"
         );
-        assert!(lines[2].starts_with("a ") && lines[2].contains("0.01"), "{table}");
+        assert!(
+            lines[2].starts_with("a [2J ") && lines[2].contains("0.01"),
+            "a terminal is not steered: {table}"
+        );
         assert!(lines[3].contains("2 services") && lines[3].contains("spanloom services NAME"), "{table}");
+        assert_eq!(query("my shop"), "service:\"my shop\"");
         let none = draw(&json!({"series": []}), &args(Some("x")), false);
         assert!(none.contains("No requests of `x`") && none.contains("--since"), "{none}");
     }

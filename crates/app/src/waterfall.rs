@@ -75,8 +75,12 @@ fn details(out: &mut String, r: &Row<'_>, depth: usize) {
     for tag in r.span["tags"].as_array().into_iter().flatten() {
         let value = &tag["value"];
         let text = value.as_str().map_or_else(|| value.to_string(), str::to_owned);
-        let _ =
-            writeln!(out, "{pad}{} = {}", tag["key"].as_str().unwrap_or_default(), text.replace('\n', "\\n"));
+        let _ = writeln!(
+            out,
+            "{pad}{} = {}",
+            tag["key"].as_str().unwrap_or_default(),
+            one_line(&text.replace('\n', "\\n"))
+        );
     }
     for log in r.span["logs"].as_array().into_iter().flatten() {
         let at = log["timestamp"].as_f64().unwrap_or(0.0) - r.start;
@@ -150,7 +154,7 @@ fn tree(rows: &[Row<'_>]) -> Vec<(usize, usize)> {
 }
 
 fn label(r: &Row<'_>) -> String {
-    format!("{} {}", r.service, r.name.replace(['\n', '\t'], " "))
+    format!("{} {}", r.service, one_line(&r.name))
 }
 
 fn fit(text: &str, width: usize) -> String {
@@ -159,6 +163,11 @@ fn fit(text: &str, width: usize) -> String {
         return format!("{text}{}", " ".repeat(width - n));
     }
     text.chars().take(width - 1).chain(['…']).collect()
+}
+
+/// What clients sent, on one line: characters that steer a terminal become blanks.
+pub fn one_line(text: &str) -> String {
+    text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect()
 }
 
 /// Microseconds as people read them.

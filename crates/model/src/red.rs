@@ -3,8 +3,8 @@
 /// What a question is about. Empty fields hold for everything.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct RedFilter<'a> {
-    /// Only this service.
-    pub service: Option<&'a str>,
+    /// Only these services.
+    pub services: &'a [&'a str],
     /// Only this operation.
     pub operation: Option<&'a str>,
     /// Only this resource.

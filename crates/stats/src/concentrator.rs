@@ -361,7 +361,7 @@ impl Concentrator {
         let width = self.settings.bucket_ns;
         let due = now.saturating_sub(KEPT_BACK * width);
         let n = if all { self.buckets.len() } else { self.buckets.partition_point(|b| b.start <= due) };
-        let out = self.payload(&self.buckets[..n], random);
+        let out = self.payload(&self.buckets[..n], |_| true, random);
         let flushed = self.buckets.drain(..n).map(|b| b.era);
         self.log.flushed(flushed);
         self.groups = self.buckets.iter().map(|b| b.groups.len()).sum();
@@ -373,14 +373,25 @@ impl Concentrator {
     /// What is counted and not yet flushed, for local answers. Weighted sums
     /// are rounded to the nearest whole number.
     pub fn peek(&self) -> StatsPayload {
-        self.payload(&self.buckets, &mut || 0.5)
+        self.peek_of(&[])
     }
 
-    fn payload(&self, buckets: &[Bucket], random: &mut dyn FnMut() -> f64) -> StatsPayload {
+    /// The same of these services alone; of all, if there are none.
+    pub fn peek_of(&self, services: &[&str]) -> StatsPayload {
+        let of = |group: &Group| services.iter().any(|s| s.as_bytes() == group.text(0));
+        self.payload(&self.buckets, |group| services.is_empty() || of(group), &mut || 0.5)
+    }
+
+    fn payload(
+        &self,
+        buckets: &[Bucket],
+        wanted: impl Fn(&Group) -> bool,
+        random: &mut dyn FnMut() -> f64,
+    ) -> StatsPayload {
         let mut place = vec![usize::MAX; self.sources.len()];
         let mut stats: Vec<ClientStatsPayload> = Vec::new();
         for bucket in buckets {
-            for group in &bucket.groups {
+            for group in bucket.groups.iter().filter(|g| wanted(g)) {
                 let source = group.source as usize;
                 if place[source] == usize::MAX {
                     place[source] = stats.len();

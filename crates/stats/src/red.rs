@@ -225,19 +225,24 @@ impl Red {
     /// ([`crate::Concentrator::peek`]). Series are sorted by their names.
     pub fn query(&self, filter: &RedFilter<'_>, live: Option<&StatsPayload>) -> Vec<RedSeries> {
         let times = Times::of(filter);
-        let mut found = Found::default();
-        for (minute, cells) in self.minutes.range(times.from..times.to.max(times.from)) {
-            for (series, cell) in cells {
-                let key = self.series[*series as usize].key.each_ref().map(|k| &**k);
-                found.add(filter, &times, *minute, key, cell);
-            }
-        }
-        for bucket in live.iter().flat_map(|p| &p.stats).flat_map(|s| &s.stats) {
-            let minute = i64::try_from(bucket.start).unwrap_or(i64::MAX).div_euclid(MINUTE);
-            if (times.from..times.to).contains(&minute) {
-                let add = |group| found.add(filter, &times, minute, key_of(group), &Cell::of(group));
-                bucket.stats.iter().for_each(add);
-            }
+        let live: Vec<(i64, [&str; 4], Cell)> = live
+            .iter()
+            .flat_map(|payload| &payload.stats)
+            .flat_map(|source| &source.stats)
+            .map(|bucket| (i64::try_from(bucket.start).unwrap_or(i64::MAX).div_euclid(MINUTE), bucket))
+            .filter(|(minute, _)| (times.from..times.to).contains(minute))
+            .flat_map(|(minute, bucket)| {
+                bucket.stats.iter().map(move |group| (minute, key_of(group), Cell::of(group)))
+            })
+            .collect();
+        let live = live.iter().map(|(minute, key, cell)| (*minute, *key, cell));
+        let flushed = self.minutes.range(times.from..times.to.max(times.from));
+        let flushed = flushed.flat_map(|(minute, cells)| cells.iter().map(move |cell| (*minute, cell)));
+        let key = |series: u32| self.series[series as usize].key.each_ref().map(|k| &**k);
+        let flushed = flushed.map(|(minute, (series, cell))| (minute, key(*series), cell));
+        let mut found: BTreeMap<[&str; 4], Vec<(i64, &Cell)>> = BTreeMap::new();
+        for (minute, key, cell) in flushed.chain(live).filter(|(_, key, cell)| takes(filter, *key, cell)) {
+            found.entry(cut(filter, key)).or_default().push((minute, cell));
         }
         let point = |(minute, sum): (i64, Sum)| {
             let q = |q| sum.sketch.quantile(q).unwrap_or(0.0);
@@ -253,29 +258,16 @@ impl Red {
                 latency: q(filter.quantile),
             }
         };
-        found
-            .0
-            .into_iter()
-            .filter(|(_, points)| !points.is_empty())
-            .map(|(key, points)| {
-                let [service, operation, resource, kind] = key.map(str::to_owned);
-                let points = points.into_iter().map(point).collect();
-                RedSeries { service, operation, resource, kind, points }
-            })
-            .collect()
-    }
-}
-
-/// What a question has found, by series and first minute of the point.
-#[derive(Default)]
-struct Found<'k>(BTreeMap<[&'k str; 4], BTreeMap<i64, Sum>>);
-
-impl<'k> Found<'k> {
-    fn add(&mut self, filter: &RedFilter<'_>, times: &Times, minute: i64, key: [&'k str; 4], cell: &Cell) {
-        if takes(filter, key, cell) {
-            let points = self.0.entry(cut(filter, key)).or_default();
-            times.points(minute).for_each(|point| points.entry(point).or_default().add(cell));
-        }
+        // One series after the other: sums hold sketches, points do not.
+        let series = found.into_iter().map(|(key, cells)| {
+            let mut sums: BTreeMap<i64, Sum> = BTreeMap::new();
+            for (minute, cell) in cells {
+                times.points(minute).for_each(|point| sums.entry(point).or_default().add(cell));
+            }
+            let [service, operation, resource, kind] = key.map(str::to_owned);
+            RedSeries { service, operation, resource, kind, points: sums.into_iter().map(point).collect() }
+        });
+        series.filter(|s| !s.points.is_empty()).collect()
     }
 }
 
@@ -321,8 +313,9 @@ impl Times {
 }
 
 fn takes(filter: &RedFilter<'_>, key: [&str; 4], cell: &Cell) -> bool {
-    let want = [filter.service, filter.operation, filter.resource];
-    want.iter().zip(key).all(|(want, is)| want.is_none_or(|w| w == is))
+    let want = [(filter.operation, key[1]), (filter.resource, key[2])];
+    want.iter().all(|(want, is)| want.is_none_or(|w| w == *is))
+        && (filter.services.is_empty() || filter.services.contains(&key[0]))
         && (filter.kinds.is_empty() || filter.kinds.contains(&key[3]))
         && (!filter.entries || cell.top_level > 0)
 }

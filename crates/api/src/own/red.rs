@@ -72,8 +72,9 @@ impl RedQuestion {
     /// Asks somebody who knows.
     pub fn ask<T>(&self, who: impl FnOnce(&RedFilter<'_>) -> T) -> T {
         let kinds: Vec<&str> = self.kinds.iter().map(String::as_str).collect();
+        let services: Vec<&str> = self.service.as_deref().into_iter().collect();
         who(&RedFilter {
-            service: self.service.as_deref(),
+            services: &services,
             operation: self.operation.as_deref(),
             resource: self.resource.as_deref(),
             kinds: &kinds,

@@ -16,7 +16,11 @@ struct Figures(Mutex<Vec<String>>);
 impl Report for Figures {
     fn red(&self, f: &RedFilter<'_>) -> Option<Vec<RedSeries>> {
         self.0.lock().unwrap().push(format!("{f:?}"));
-        if f.service.is_some_and(|s| s != "web") {
+        if f.services == ["many"] {
+            let one = |i: usize| RedSeries { operation: i.to_string(), ..RedSeries::default() };
+            return Some((0..20).map(one).collect());
+        }
+        if f.services.first().is_some_and(|s| *s != "web") {
             return Some(Vec::new());
         }
         let step = f.step.max(MINUTE);
@@ -144,10 +148,18 @@ async fn jaegers_metrics_say_what_is_wrong() {
         ("calls?service=a&endTs=1.5", "'endTs': strconv.ParseInt: parsing \"1.5\": invalid syntax"),
         ("calls?service=a&lookback=-1", "'lookback'"),
         ("calls?service=a&lookback=9999999999999", "'step'"),
+        ("calls?service=a&ratePer=9223372036854775807", "'ratePer': it is longer than 30 steps"),
+        ("calls?service=many&lookback=659940000&groupByOperation=true", "220000 points, 200000 are the most"),
     ] {
         let answer = s.get(&format!("/api/metrics/{path}")).await;
         let message = answer.json()["errors"][0]["msg"].as_str().unwrap_or_default().to_owned();
         assert!(answer.status == 400 && message.contains(text), "{path}: {} {message}", answer.status);
+    }
+    // Times beyond all bounds are no harm.
+    for far in ["9223372036854775807", "-9223372036854775808", "0"] {
+        let query = format!("service=web&endTs={far}&step=9223372036854775807&ratePer=9223372036854775807");
+        let answer = s.get(&format!("/api/metrics/calls?{query}&lookback=9223372036854775807")).await;
+        assert_eq!(answer.status, 200, "{far}: {}", answer.text());
     }
     assert_eq!(s.get("/api/metrics/minstep").await.status, 404);
 }

@@ -59,7 +59,7 @@ pub type P99 = Box<dyn Fn(&str, i64) -> Option<f64> + Send + Sync>;
 pub fn p99_of(statistics: Arc<Statistics>) -> P99 {
     Box::new(move |service, now| {
         let filter = RedFilter {
-            service: Some(service),
+            services: &[service],
             from: now.saturating_sub(P99_OVER),
             to: now,
             depth: 1,

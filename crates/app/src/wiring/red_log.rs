@@ -1,10 +1,12 @@
 //! Requests, errors and latencies on disk: what local answers know of the time
 //! before a restart. A file a minute, written anew when its figures change and
-//! put in its place by a rename, so that it is whole whatever happens.
+//! put in its place by a rename, so that it is whole if the process is killed; a
+//! power failure may cost the last ones, which are told at the start.
 
 use super::chain::lock;
 use spanloom_stats::{Red, RedSettings};
 use std::collections::BTreeSet;
+use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 use std::{fs, io};
@@ -12,7 +14,7 @@ use std::{fs, io};
 /// Ends the names of files; before it stands the minute since the Unix epoch.
 const ENDING: &str = ".red";
 /// Bound of one minute, expanded.
-const MAX_RECORD: usize = 64 << 20;
+const MAX_RECORD: u64 = 64 << 20;
 
 /// A directory of minutes.
 pub struct RedLog {
@@ -40,7 +42,7 @@ impl RedLog {
         }
         for minute in &files {
             let path = path(&dir, *minute);
-            let record = fs::read(&path).and_then(|packed| zstd::bulk::decompress(&packed, MAX_RECORD));
+            let record = read(&path);
             let restored = record.and_then(|r| red.restore(&r, now).map_err(io::Error::other));
             if let Err(e) = restored {
                 tracing::error!("damaged: requests and errors of a minute are lost: {}: {e}", path.display());
@@ -83,7 +85,8 @@ impl RedLog {
         let mut packer = zstd::bulk::Compressor::new(1)?;
         packer.include_checksum(true)?;
         let path = path(&self.dir, minute);
-        let new = path.with_extension("new");
+        // One name for all: what a kill leaves of it is written over.
+        let new = self.dir.join("new");
         fs::write(&new, packer.compress(record)?)?;
         fs::rename(&new, &path)
     }
@@ -100,6 +103,12 @@ impl RedLog {
             }
         }
     }
+}
+
+fn read(path: &Path) -> io::Result<Vec<u8>> {
+    let mut record = Vec::new();
+    zstd::Decoder::new(fs::File::open(path)?)?.take(MAX_RECORD).read_to_end(&mut record)?;
+    Ok(record)
 }
 
 fn path(dir: &Path, minute: i64) -> PathBuf {

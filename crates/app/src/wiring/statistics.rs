@@ -126,8 +126,8 @@ impl Statistics {
 
     /// Requests, errors and latencies, also of what is not flushed yet.
     pub fn red(&self, filter: &RedFilter<'_>) -> Vec<RedSeries> {
-        let mut live = lock(&self.concentrator).peek();
-        live.stats.append(&mut lock(&self.routed).peek().stats);
+        let mut live = lock(&self.concentrator).peek_of(filter.services);
+        live.stats.append(&mut lock(&self.routed).peek_of(filter.services).stats);
         lock(&self.red).query(filter, Some(&live))
     }
 

@@ -63,9 +63,16 @@ fn figures_add_up_per_minute_and_over_the_names_left_out() {
 #[test]
 fn what_is_not_flushed_yet_is_part_of_the_answer() {
     let red = Red::new(RedSettings::default());
-    let live = counted(settings(), &batch(&[json!({"service": "w", "metrics": {"_top_level": 1}})])).peek();
-    let series = red.query(&all(-5, 1), Some(&live));
-    assert_eq!((series[0].service.as_str(), series[0].points[0].requests), ("w", 1));
+    let span = |service: &str| json!({"service": service, "metrics": {"_top_level": 1}});
+    let counted = counted(settings(), &batch(&[span("w"), span("x")]));
+    let services = |live| {
+        let found = red.query(&all(-5, 1), Some(&live)).into_iter();
+        found.map(|s| (s.service, s.points[0].requests)).collect::<Vec<_>>()
+    };
+    assert_eq!(services(counted.peek()), [("w".into(), 1), ("x".into(), 1)]);
+    assert_eq!(services(counted.peek_of(&["x", "y"])), [("x".into(), 1)]);
+    let of_one = RedFilter { services: &["w"], ..all(-5, 1) };
+    assert_eq!(red.query(&of_one, Some(&counted.peek())).len(), 1);
 }
 
 #[test]
